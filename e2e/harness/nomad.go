@@ -1,0 +1,239 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Nomad is a real Nomad agent in dev mode (server and client in one), on loopback.
+type Nomad struct {
+	Address string // http://127.0.0.1:port
+	bin     string
+	config  string
+	dataDir string
+	log     *os.File
+	cmd     *exec.Cmd
+}
+
+// NomadBinary returns the nomad binary to test with: NOMAD_BIN, else the one on PATH, else "".
+func NomadBinary() string {
+	if bin := os.Getenv("NOMAD_BIN"); bin != "" {
+		return bin
+	}
+	bin, err := exec.LookPath("nomad")
+	if err != nil {
+		return ""
+	}
+	return bin
+}
+
+// StartNomad starts an agent that loads the plugin binary with the given body of its config block, and ends it with the test. The
+// agent keeps its state over [Nomad.Restart].
+func StartNomad(t testing.TB, nomadBin, pluginBinary, pluginConfig string) *Nomad {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "npf-nomad-")
+	must(t, err)
+	t.Cleanup(func() { removeAll(t, dir) })
+
+	plugins := filepath.Join(dir, "plugins")
+	must(t, os.MkdirAll(plugins, 0o755))
+	// A copy, not a link: an agent reads the plugin's name from the file's.
+	binary, err := os.ReadFile(pluginBinary)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(plugins, "nomad-promptflow"), binary, 0o755))
+
+	ports := freePorts(t, 3)
+	config := fmt.Sprintf(`
+data_dir   = %q
+plugin_dir = %q
+bind_addr  = "127.0.0.1"
+log_level  = "DEBUG"
+ports {
+  http = %d
+  rpc  = %d
+  serf = %d
+}
+server {
+  enabled          = true
+  bootstrap_expect = 1
+}
+client {
+  enabled = true
+  servers = ["127.0.0.1:%d"]
+  network_interface = "lo"
+  cni_path = "/usr/lib/cni"
+  options = {
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
+  }
+}
+plugin "nomad-promptflow" {
+  config {
+%s
+  }
+}
+`, filepath.Join(dir, "data"), plugins, ports[0], ports[1], ports[2], ports[1], pluginConfig)
+	n := &Nomad{Address: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), bin: nomadBin, config: filepath.Join(dir, "agent.hcl"), dataDir: filepath.Join(dir, "data")}
+	must(t, os.WriteFile(n.config, []byte(config), 0o600))
+	n.log, err = os.Create(filepath.Join(dir, "agent.log"))
+	must(t, err)
+	n.start(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("last lines of the nomad agent's log:\n%s", n.Log(t, 60))
+		}
+		n.stop(t)
+	})
+	return n
+}
+
+func (n *Nomad) start(t testing.TB) {
+	t.Helper()
+	n.cmd = exec.Command(n.bin, "agent", "-config", n.config)
+	for _, kv := range os.Environ() {
+		// With these set the AWS fingerprinter stops the agent.
+		if !strings.HasPrefix(kv, "AWS_CA_BUNDLE=") && !strings.HasPrefix(kv, "SSL_CERT_FILE=") {
+			n.cmd.Env = append(n.cmd.Env, kv)
+		}
+	}
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	must(t, n.cmd.Start())
+	Eventually(t, 90*time.Second, "nomad client ready", func() error {
+		var nodes []struct {
+			Status  string
+			Drivers map[string]struct{ Healthy bool }
+		}
+		if err := n.Get("/v1/nodes?resources=false", &nodes); err != nil {
+			return err
+		}
+		if len(nodes) != 1 || nodes[0].Status != "ready" {
+			return fmt.Errorf("nodes: %+v", nodes)
+		}
+		return nil
+	})
+}
+
+func (n *Nomad) stop(t testing.TB) {
+	t.Helper()
+	_ = n.cmd.Process.Signal(syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() { _ = n.cmd.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		_ = n.cmd.Process.Kill()
+		<-done
+	}
+}
+
+// Restart stops the agent (SIGTERM, or SIGKILL when hard) and starts it again on the same state.
+func (n *Nomad) Restart(t testing.TB, hard bool) {
+	t.Helper()
+	if hard {
+		must(t, n.cmd.Process.Kill())
+		_ = n.cmd.Wait()
+	} else {
+		n.stop(t)
+	}
+	n.start(t)
+}
+
+// Get decodes the answer of an API call.
+func (n *Nomad) Get(path string, into any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Address+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("get %s: status %d", path, resp.StatusCode)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// Run runs the nomad CLI against the agent and returns what it printed.
+func (n *Nomad) Run(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(n.bin, args...)
+	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+n.Address)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// Log returns the last lines of the agent's log.
+func (n *Nomad) Log(t testing.TB, lines int) string {
+	t.Helper()
+	data, err := os.ReadFile(n.log.Name())
+	must(t, err)
+	all := bytes.Split(data, []byte("\n"))
+	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
+}
+
+// Eventually calls check until it returns nil, and fails the test with its last error when that takes longer than limit.
+func Eventually(t testing.TB, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("harness: %s: not within %s: %v", what, limit, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// freePorts returns n loopback ports that nobody listened on a moment ago.
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		var lc net.ListenConfig
+		l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+		must(t, err)
+		defer func() { _ = l.Close() }()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}
+
+// removeAll unmounts what an agent left mounted under dir (task secrets), then removes it.
+func removeAll(t testing.TB, dir string) {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	for _, line := range strings.Split(string(mounts), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			_ = syscall.Unmount(fields[4], syscall.MNT_DETACH)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Errorf("harness: remove %s: %v", dir, err)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("harness: %v", err)
+	}
+}
