@@ -1,0 +1,275 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+)
+
+// process is one worker: requests go out in frames with an id, answers come back in any order.
+type process struct {
+	pid    int
+	handle *os.Process // by pidfd where the kernel has it, so that a recycled pid is never signalled
+	conn   *net.UnixConn
+	exit   <-chan syscall.WaitStatus
+	config Config
+	dead   chan struct{} // closed when nothing more will be answered
+	done   sync.WaitGroup
+
+	write sync.Mutex // one frame at a time
+
+	mu       sync.Mutex
+	next     uint64
+	waiting  map[uint64]chan answer // a nil channel: nobody waits any more
+	cause    string                 // how it ended
+	stopping bool
+
+	// Owned by the pool of the flow (guarded by Flow.mu).
+	sessions  int
+	draining  bool
+	idleSince time.Time
+}
+
+// answer is a decoded reply or the end of the worker.
+type answer struct {
+	reply *reply
+	err   error
+}
+
+// reply is the head of an answer; parts hold its values.
+type reply struct {
+	ID       uint64       `json:"id"`
+	Error    *api.Error   `json:"error"`
+	Ref      *refReply    `json:"ref"`
+	Stdout   string       `json:"stdout"`
+	Stderr   string       `json:"stderr"`
+	Started  float64      `json:"started"`
+	Duration float64      `json:"duration"`
+	Parts    []partLength `json:"parts"`
+	parts    map[string][]byte
+}
+
+type refReply struct {
+	ID     uint64 `json:"id"`
+	Type   string `json:"type"`
+	Repr   string `json:"repr"`
+	Stream bool   `json:"stream"`
+}
+
+// value returns the reply's value: plain data, or a reference.
+func (r *reply) value() (any, error) {
+	if r.Ref != nil {
+		ref := &value.Ref{ID: r.Ref.ID, Type: r.Ref.Type, Repr: r.Ref.Repr, Stream: r.Ref.Stream}
+		if record, ok := r.parts["record"]; ok {
+			ref.Record = record
+		}
+		return ref, nil
+	}
+	data, ok := r.parts["value"]
+	if !ok {
+		return nil, nil
+	}
+	v, err := value.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode value of a worker: %w", err)
+	}
+	return v, nil
+}
+
+func newProcess(pid int, conn *net.UnixConn, exit <-chan syscall.WaitStatus, config Config) *process {
+	p := &process{pid: pid, conn: conn, exit: exit, config: config, dead: make(chan struct{}), waiting: map[uint64]chan answer{}}
+	p.handle, _ = os.FindProcess(pid) // never fails on Unix
+	p.done.Go(p.read)
+	return p
+}
+
+func (p *process) alive() bool {
+	select {
+	case <-p.dead:
+		return false
+	default:
+		return true
+	}
+}
+
+// read takes answers until the worker's end, then fails whoever still waits.
+func (p *process) read() {
+	r := bufio.NewReaderSize(p.conn, 64<<10)
+	var err error
+	for err == nil {
+		var f frame
+		if f, err = readFrame(r, p.config.MaxFrame); err == nil {
+			err = p.take(f)
+		}
+	}
+	p.end(err)
+}
+
+func (p *process) take(f frame) error {
+	r := &reply{}
+	if err := json.Unmarshal(f.head, r); err != nil {
+		return fmt.Errorf("%w: head: %w", errFrame, err)
+	}
+	var err error
+	if r.parts, err = f.split(r.Parts); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	waiter := p.waiting[r.ID]
+	delete(p.waiting, r.ID)
+	p.mu.Unlock()
+	if waiter != nil {
+		waiter <- answer{reply: r}
+	}
+	return nil
+}
+
+// end records why the worker ended and lets everybody go. It kills what is left of it, its own child processes included.
+func (p *process) end(err error) {
+	p.kill()
+	_ = p.conn.Close()
+	cause := "its connection broke"
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
+		cause = err.Error()
+	} else if status, ok := p.status(); ok {
+		cause = describe(status)
+	}
+	p.mu.Lock()
+	p.cause = cause
+	waiting := p.waiting
+	p.waiting = nil
+	p.mu.Unlock()
+	close(p.dead)
+	for _, waiter := range waiting {
+		if waiter != nil {
+			waiter <- answer{err: &crash{cause: cause}}
+		}
+	}
+}
+
+// status waits for the zygote's word of how the worker ended, which comes right after; a dead zygote cannot say it.
+func (p *process) status() (syscall.WaitStatus, bool) {
+	timer := time.NewTimer(2 * time.Second)
+	defer timer.Stop()
+	select {
+	case status, ok := <-p.exit:
+		return status, ok
+	case <-timer.C:
+		return 0, false
+	}
+}
+
+// crash is the end of a worker under a request.
+type crash struct{ cause string }
+
+func (c *crash) Error() string { return "python worker ended: " + c.cause }
+
+// request is one outstanding frame.
+type request struct {
+	id     uint64
+	answer chan answer
+}
+
+// send sends a frame and returns the request to wait for.
+func (p *process) send(head map[string]any, parts ...part) (request, error) {
+	r := request{answer: make(chan answer, 1)}
+	p.mu.Lock()
+	if p.waiting == nil {
+		cause := p.cause
+		p.mu.Unlock()
+		return r, &crash{cause: cause}
+	}
+	p.next++
+	r.id = p.next
+	p.waiting[r.id] = r.answer
+	p.mu.Unlock()
+	head["id"] = r.id
+	if err := p.post(head, parts...); err != nil {
+		p.forget(r.id)
+		return r, err
+	}
+	return r, nil
+}
+
+// post sends a frame that has no answer.
+func (p *process) post(head map[string]any, parts ...part) error {
+	data, err := appendFrame(nil, head, parts...)
+	if err != nil {
+		return err
+	}
+	if len(data)-frameHeader > p.config.MaxFrame {
+		return &tooLarge{size: len(data), limit: p.config.MaxFrame}
+	}
+	p.write.Lock()
+	defer p.write.Unlock()
+	// A worker always reads; one that does not for so long holds its interpreter lock in native code for good.
+	_ = p.conn.SetWriteDeadline(time.Now().Add(time.Minute))
+	if _, err := p.conn.Write(data); err != nil {
+		p.kill() // a frame cut in the middle cannot be mended
+		return fmt.Errorf("write to worker: %w", err)
+	}
+	return nil
+}
+
+// tooLarge says that a value does not fit a frame.
+type tooLarge struct{ size, limit int }
+
+func (t *tooLarge) Error() string {
+	return fmt.Sprintf("values of %d bytes are too large for a Python worker, at most %d bytes: pass a file instead", t.size, t.limit)
+}
+
+// roundTrip sends and waits; a context that ends first asks the worker to cancel, and returns at once.
+func (p *process) roundTrip(ctx context.Context, head map[string]any, parts ...part) (*reply, error) {
+	r, err := p.send(head, parts...)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-r.answer:
+		return a.reply, a.err
+	case <-ctx.Done():
+		return nil, &abandoned{request: r, cause: context.Cause(ctx)}
+	}
+}
+
+// abandoned says that the caller stopped waiting while the worker still works on the request.
+type abandoned struct {
+	request request
+	cause   error
+}
+
+func (a *abandoned) Error() string { return "wait for worker: " + a.cause.Error() }
+func (a *abandoned) Unwrap() error { return a.cause }
+
+func (p *process) forget(id uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, id)
+}
+
+// kill ends the worker at once, with the child processes it started.
+func (p *process) kill() {
+	_ = p.handle.Kill()
+	_ = syscall.Kill(-p.pid, syscall.SIGKILL) // its process group; absent when the worker left none behind
+}
+
+// stop ends the worker and returns when it has ended.
+func (p *process) stop() {
+	p.mu.Lock()
+	p.stopping = true
+	p.mu.Unlock()
+	p.kill()
+	_ = p.conn.Close()
+	p.done.Wait()
+}

@@ -1,0 +1,379 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+)
+
+// Session pins a run to one worker. Its references ([value.Ref]) live until Release and are valid in this session only.
+// It may be used by many goroutines at once.
+type Session struct {
+	flow    *Flow
+	process *process
+	id      uint64
+	once    sync.Once
+}
+
+// Call is one run of a node's tool.
+type Call struct {
+	Node       string
+	RunID      string // of the flow run
+	LineNumber int    // -1: none
+	// Inputs are the values of the node's inputs that are not literals. An input left out (bypassed, with a default) is not
+	// passed; one that is not in the node's definition is passed too.
+	Inputs []Input
+}
+
+// Input is one value for a call.
+type Input struct {
+	Name  string
+	Value any // plain data, a *value.Ref, or plain data with references inside
+	// Property is resolved in the worker, by prompt flow's own rule, when Value is a *value.Ref; Source names the node
+	// that the reference is to, for the error.
+	Property string
+	Source   string
+}
+
+// Result is a call that ended. Error is nil for a completed one.
+type Result struct {
+	Value any // plain data or a *value.Ref
+	Error *api.Error
+	// Inputs is the object of all inputs, as run records show them.
+	Inputs        json.RawMessage
+	Stdout        string // with prompt flow's timestamp before every write
+	Stderr        string
+	Metrics       json.RawMessage // object of what log_metric was given; nil when nothing
+	APICalls      json.RawMessage // prompt flow's trace list; "[]" unless tracing is switched on
+	SystemMetrics json.RawMessage // token counts found in the trace; nil when none
+	Started       time.Time
+	Duration      time.Duration
+}
+
+// Call runs a node's tool. What the tool raises is in Result.Error; so is a crash of the worker or a cancelled context, for
+// which Call returns at once while the worker is asked to stop the tool. The error is for misuse only: an unknown node
+// or a released session.
+func (s *Session) Call(ctx context.Context, call Call) (*Result, error) {
+	tool := s.flow.tools[call.Node]
+	if tool == nil || tool.Error != nil {
+		return nil, fmt.Errorf("call node %q of flow %s: it was not loaded", call.Node, s.flow.spec.ID)
+	}
+	head := map[string]any{"op": "call", "session": s.id, "node": call.Node, "run_id": call.RunID, "line": nil}
+	if call.LineNumber >= 0 {
+		head["line"] = call.LineNumber
+	}
+	inputs := encodeInputs(call.Inputs)
+	if len(inputs.refs) > 0 {
+		head["refs"] = inputs.refs
+	}
+	result := &Result{Started: time.Now()}
+	r, err := s.roundTrip(ctx, head, part{"inputs", inputs.wire})
+	result.Inputs = inputs.record(tool, r)
+	if err != nil {
+		result.Duration = time.Since(result.Started)
+		result.Error = asFailure(err, describeCall(call))
+		return result, nil
+	}
+	return result.fill(r), nil
+}
+
+func describeCall(call Call) string {
+	if call.LineNumber < 0 {
+		return fmt.Sprintf("node '%s'", call.Node)
+	}
+	return fmt.Sprintf("node '%s' in line %d", call.Node, call.LineNumber)
+}
+
+func (result *Result) fill(r *reply) *Result {
+	result.Stdout, result.Stderr = r.Stdout, r.Stderr
+	result.Started = time.UnixMicro(int64(r.Started * 1e6))
+	result.Duration = time.Duration(r.Duration * float64(time.Second))
+	result.Metrics = r.parts["metrics"]
+	result.SystemMetrics = r.parts["system_metrics"]
+	result.APICalls = r.parts["api_calls"]
+	if result.APICalls == nil {
+		result.APICalls = json.RawMessage("[]")
+	}
+	if r.Error != nil {
+		result.Error = finish(r.Error)
+		return result
+	}
+	var err error
+	if result.Value, err = r.value(); err != nil {
+		result.Error = asFailure(err, "read result")
+	}
+	return result
+}
+
+// Property returns ref's property by prompt flow's rule ("a.b", "['k']", "[0]"); node names the reference in errors.
+func (s *Session) Property(ctx context.Context, ref *value.Ref, node, property string) (any, error) {
+	r, err := s.roundTrip(ctx, map[string]any{"op": "property", "session": s.id, "ref": ref.ID, "node": node, "property": property})
+	return r.result(err, "read property of node '"+node+"'")
+}
+
+// Equal tells whether ref == v in Python, as an activate condition asks.
+func (s *Session) Equal(ctx context.Context, ref *value.Ref, v any) (bool, error) {
+	in := encodeInputs([]Input{{Name: "value", Value: v}})
+	head := map[string]any{"op": "equal", "session": s.id, "ref": ref.ID, "refs": in.refs}
+	r, err := s.roundTrip(ctx, head, part{"inputs", in.wire})
+	result, err := r.result(err, "compare value")
+	if err != nil {
+		return false, err
+	}
+	return value.Truth(result), nil
+}
+
+// Join consumes a stream, sync or async, and returns "".join(str(x) for x in it). A stream can be consumed once.
+func (s *Session) Join(ctx context.Context, ref *value.Ref) (string, error) {
+	r, err := s.roundTrip(ctx, map[string]any{"op": "join", "session": s.id, "ref": ref.ID})
+	v, err := r.result(err, "read stream")
+	if err != nil {
+		return "", err
+	}
+	return value.Str(v), nil
+}
+
+// Render renders a template as prompt flow's prompt nodes do (Jinja2, sandboxed, trim_blocks, keep_trailing_newline).
+func (s *Session) Render(ctx context.Context, template string, vars *value.Dict) (string, error) {
+	inputs := make([]Input, 0, vars.Len())
+	for name, v := range vars.All() {
+		inputs = append(inputs, Input{Name: name, Value: v})
+	}
+	in := encodeInputs(inputs)
+	head := map[string]any{"op": "render", "session": s.id}
+	if len(in.refs) > 0 {
+		head["refs"] = in.refs
+	}
+	r, err := s.roundTrip(ctx, head, part{"inputs", in.wire}, part{"template", value.Encode(template)})
+	v, err := r.result(err, "render template")
+	if err != nil {
+		return "", err
+	}
+	return value.Str(v), nil
+}
+
+// Variable is an undeclared variable of a template.
+type Variable struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // "string", or "image" for ![image]({{name}})
+}
+
+// Variables returns a template's inputs, in the order of their first appearance, as prompt flow finds them.
+func (s *Session) Variables(ctx context.Context, template string) ([]Variable, error) {
+	r, err := s.roundTrip(ctx, map[string]any{"op": "variables", "session": s.id}, part{"template", value.Encode(template)})
+	if err == nil && r.Error != nil {
+		err = finish(r.Error)
+	}
+	if err != nil {
+		return nil, asFailure(err, "parse template")
+	}
+	var variables []Variable
+	if err := json.Unmarshal(r.parts["value"], &variables); err != nil {
+		return nil, fmt.Errorf("decode template variables: %w", err)
+	}
+	return variables, nil
+}
+
+// Release frees the session's references. Calls still running go on to their end.
+func (s *Session) Release() {
+	s.once.Do(func() {
+		if err := s.process.post(map[string]any{"op": "release", "session": s.id}); err != nil {
+			s.flow.manager.log.Debug("release session", "pid", s.process.pid, "error", err)
+		}
+		s.flow.giveBack(s.process)
+	})
+}
+
+// roundTrip asks the session's worker. When ctx ends first the worker is told to cancel, and watched.
+func (s *Session) roundTrip(ctx context.Context, head map[string]any, parts ...part) (*reply, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, &abandoned{cause: context.Cause(ctx)}
+	}
+	r, err := s.process.roundTrip(ctx, head, parts...)
+	var a *abandoned
+	if errors.As(err, &a) {
+		s.cancel(a.request)
+	}
+	return r, err
+}
+
+// cancel asks the worker to stop a request; if that does not end within the grace, the worker is given up.
+func (s *Session) cancel(r request) {
+	p, f := s.process, s.flow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	f.wg.Go(func() {
+		if err := p.post(map[string]any{"op": "cancel", "target": r.id}); err != nil {
+			return // the worker is ending
+		}
+		timer := time.NewTimer(f.manager.config.Grace)
+		defer timer.Stop()
+		select {
+		case <-r.answer:
+		case <-p.dead:
+		case <-timer.C:
+			f.giveUp(p)
+		}
+	})
+}
+
+// result turns an answer into a value or an *api.Error.
+func (r *reply) result(err error, doing string) (any, error) {
+	if err != nil {
+		return nil, asFailure(err, doing)
+	}
+	if r.Error != nil {
+		return nil, finish(r.Error)
+	}
+	v, err := r.value()
+	if err != nil {
+		return nil, asFailure(err, doing)
+	}
+	return v, nil
+}
+
+// encodedInputs are a call's inputs as they go to the worker; plain ones serve the run record too.
+type encodedInputs struct {
+	wire  []byte // object; null stands where a reference goes
+	refs  []inputRef
+	names []string
+	plain map[string][]byte // input -> its JSON for run records
+}
+
+// inputRef puts an object of the session at a place in the inputs.
+type inputRef struct {
+	Path     []any  `json:"path"` // input name, then keys and indices
+	ID       uint64 `json:"id"`
+	Property string `json:"property,omitempty"`
+	Node     string `json:"node,omitempty"`
+}
+
+func encodeInputs(inputs []Input) encodedInputs {
+	e := encodedInputs{wire: []byte{'{'}, plain: make(map[string][]byte, len(inputs))}
+	type span struct{ from, to int }
+	spans := make([]span, len(inputs))
+	for i, in := range inputs {
+		if i > 0 {
+			e.wire = append(e.wire, ',')
+		}
+		e.wire = append(value.Append(e.wire, in.Name), ':')
+		found := len(e.refs)
+		stripped := e.strip(in, in.Value, []any{in.Name})
+		from := len(e.wire)
+		e.wire = value.Append(e.wire, stripped)
+		if len(e.refs) == found {
+			spans[i] = span{from, len(e.wire)}
+		}
+		e.names = append(e.names, in.Name)
+	}
+	e.wire = append(e.wire, '}')
+	for i, in := range inputs {
+		if s := spans[i]; s.to > 0 {
+			e.plain[in.Name] = e.wire[s.from:s.to:s.to]
+		} else {
+			e.plain[in.Name] = value.Encode(in.Value)
+		}
+	}
+	return e
+}
+
+// strip replaces references inside v by null and notes where they were. What holds none is returned as it is.
+func (e *encodedInputs) strip(in Input, v any, path []any) any {
+	switch v := v.(type) {
+	case *value.Ref:
+		ref := inputRef{Path: append([]any(nil), path...), ID: v.ID, Node: in.Source}
+		if len(path) == 1 {
+			ref.Property = in.Property
+		}
+		e.refs = append(e.refs, ref)
+		return nil
+	case []any:
+		return e.stripList(in, v, path)
+	case *value.Dict:
+		return e.stripDict(in, v, path)
+	default:
+		return v
+	}
+}
+
+func (e *encodedInputs) stripList(in Input, list []any, path []any) any {
+	out, found := list, len(e.refs)
+	for i, item := range list {
+		stripped := e.strip(in, item, append(path, i))
+		if len(e.refs) == found {
+			continue
+		}
+		found = len(e.refs)
+		if &out[0] == &list[0] {
+			out = append([]any(nil), list...)
+		}
+		out[i] = stripped
+	}
+	return out
+}
+
+func (e *encodedInputs) stripDict(in Input, dict *value.Dict, path []any) any {
+	out, found := dict, len(e.refs)
+	for key, item := range dict.All() {
+		stripped := e.strip(in, item, append(path, key))
+		if len(e.refs) == found {
+			continue
+		}
+		found = len(e.refs)
+		if out == dict {
+			out = dict.Clone()
+		}
+		out.Set(key, stripped)
+	}
+	return out
+}
+
+// record returns the object of all inputs for the run record: literals as they were at load, values as they were sent, and
+// properties of references as the worker resolved them. r may be nil.
+func (e *encodedInputs) record(tool *Tool, r *reply) json.RawMessage {
+	resolved := map[string]string{} // input -> its JSON
+	if r != nil && r.parts["inputs"] != nil {
+		_ = json.Unmarshal(r.parts["inputs"], &resolved) // a bad record must not fail the call
+	}
+	b := []byte{'{'}
+	add := func(name string, document []byte) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(value.Append(b, name), ':')
+		b = append(b, document...)
+	}
+	known := make(map[string]bool, len(tool.Inputs))
+	for _, in := range tool.Inputs {
+		known[in.Name] = true
+		if in.Literal {
+			add(in.Name, []byte(in.Record))
+		} else if document, ok := e.document(in.Name, resolved); ok {
+			add(in.Name, document)
+		}
+	}
+	for _, name := range e.names {
+		if !known[name] {
+			document, _ := e.document(name, resolved)
+			add(name, document)
+		}
+	}
+	return append(b, '}')
+}
+
+func (e *encodedInputs) document(name string, resolved map[string]string) ([]byte, bool) {
+	if document, ok := resolved[name]; ok {
+		return []byte(document), true
+	}
+	document, ok := e.plain[name]
+	return document, ok
+}
