@@ -16,7 +16,7 @@ var corpus = map[string]string{
 	"bools.yaml":   "a: yes\nb: No\nc: on\nd: True\ne: FALSE\nf: y\ng: null\nh: ~\ni:\nj: Null\nk: NULL\nl: nULL\nm: tRUE\n",
 	"strings.yaml": "a: \"q\\n\\u00e9\\t\"\nb: 'it''s'\nc: |\n  one\n   two\n\n  three\nd: >-\n  folded\n  text\n\n  para\ne: plain # comment\nf: a#b\ng: \"1\"\nh: '~'\ni: |+\n  keep\n\n",
 	"plain.yaml":   "a: ${inputs.text}\nb: http://host:80/x\nc: multi\n  line plain\n  text\nd: '日本語 😀'\ne: a, b\nf: \"{{ x }}\"\ng: 5 apples\nh: a-b-c\n",
-	"flow.yaml":    "a: {x: 1, y: [1, 2.5, 'z', {q: null}], w: }\nb: []\nc: {}\nd: [\n  a,\n  b\n]\ne: {\"k\": v}\n",
+	"flow.yaml":    "a: {x: 1, y: [1, 2.5, 'z', {q: null}], w: }\nb: []\nc: {}\nd: [\n  a,\n  b\n]\ne: {\"k\": v, \"l\":w, m: http://x:80/y}\n",
 	"blocks.yaml":  "list:\n- a\n- b: 1\n  c: 2\n-\n  - nested\n  - x\nnone:\n- \n- 1\nmap:\n  k:\n    - v\n",
 	"anchors.yaml": "base: &b {x: 1, y: 2}\nuse: *b\nmerged:\n  <<: *b\n  y: 3\n",
 	"empty.yaml":   "# only a comment\n",
@@ -72,6 +72,8 @@ func TestParse_refuses(t *testing.T) {
 		{"deep brackets", strings.Repeat("[", 100_000), "nested deeper", 1},
 		{"deep dashes", strings.Repeat("- ", 100_000) + "x", "nested deeper", 1},
 		{"many laughs", laughs(), "more than", 0},
+		{"colon without space", "a: {x:y: 1}\n", "colon without a space", 1},
+		{"colon in list in map", "a: {k: [x:y]}\n", "colon without a space", 1},
 		{"large", strings.Repeat("#", MaxBytes+1), "bytes", 1},
 	}
 	for _, tc := range cases {

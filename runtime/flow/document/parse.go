@@ -30,7 +30,7 @@ func Parse(text []byte) (node *Node, err error) {
 		}
 	}()
 	tokens := lexer.Tokenize(strings.TrimPrefix(string(text), "\uFEFF"))
-	if err := checkDepth(tokens); err != nil {
+	if err := checkTokens(tokens); err != nil {
 		return nil, err
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
@@ -65,9 +65,9 @@ func syntaxError(err error) error {
 	return &Error{Message: err.Error(), Line: 1, Column: 1}
 }
 
-// checkDepth refuses nesting that would make the recursive parser deep: brackets are counted; in block style every level
-// needs a column of its own.
-func checkDepth(tokens token.Tokens) error {
+// checkTokens refuses nesting that would make the recursive parser deep: brackets are counted; in block style every level
+// needs a column of its own. It also refuses what the parser is known to read wrongly.
+func checkTokens(tokens token.Tokens) error {
 	depth := 0
 	for _, t := range tokens {
 		switch t.Type {
@@ -87,8 +87,22 @@ func checkDepth(tokens token.Tokens) error {
 		if depth > maxDepth {
 			return tooDeep(t)
 		}
+		if depth > 0 && tightColon(t) {
+			return &Error{Message: "a colon without a space behind it inside brackets: put the text in quotes, or a space behind the colon", Line: t.Position.Line, Column: t.Position.Column}
+		}
 	}
 	return nil
+}
+
+// tightColon finds {a:b: c}, where YAML 1.2 has the key "a:b" and the library has "a".
+func tightColon(t *token.Token) bool {
+	if t.Type != token.MappingValueType || t.Prev == nil || t.Next == nil {
+		return false
+	}
+	if t.Prev.Indicator == token.QuotedScalarIndicator || t.Prev.CharacterType == token.CharacterTypeIndicator || t.Next.Indicator == token.FlowCollectionIndicator {
+		return false
+	}
+	return t.Next.Position.Line == t.Position.Line && t.Next.Position.Column == t.Position.Column+1
 }
 
 func tooDeep(t *token.Token) error {

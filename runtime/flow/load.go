@@ -1,0 +1,282 @@
+package flow
+
+import (
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow/document"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+)
+
+// Load reads the flow of a folder. It checks everything that can be seen without loading a tool, but not yet the graph.
+func Load(dir fs.FS) (*Flow, error) {
+	name, err := locate(dir)
+	if err != nil {
+		return nil, err
+	}
+	root, err := read(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	l := loader{file: name}
+	f, err := l.flow(root)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// loader turns a document into a flow. Errors come in the order in which prompt flow's deserialization raises them.
+type loader struct{ file string }
+
+func lineText(p Place) string { return strconv.Itoa(p.Line) }
+
+func (l loader) at(n *document.Node) Place { return Place{l.file, n.Line, n.Column} }
+
+func (l loader) key(f *document.Field) Place { return Place{l.file, f.Line, f.Column} }
+
+// definition is an error that prompt flow raises as FlowDefinitionError, or lets escape as a bare exception.
+func (l loader) definition(p Place, format string, args ...any) error {
+	return p.At(api.NewError(FlowDefinitionError, TargetUnknown, format, args...))
+}
+
+func (l loader) flow(root *document.Node) (*Flow, error) {
+	if !root.IsNull() && root.Kind != document.Mapping {
+		return nil, l.definition(l.at(root), "The flow file is not a mapping of keys to values. Please check that it is a flow definition.")
+	}
+	if err := l.refuseUnsupported(root); err != nil {
+		return nil, err
+	}
+	f := &Flow{File: l.file}
+	var err error
+	if f.Nodes, err = l.nodes(root); err != nil {
+		return nil, err
+	}
+	if f.Inputs, err = l.inputs(root); err != nil {
+		return nil, err
+	}
+	if f.Outputs, err = l.outputs(root); err != nil {
+		return nil, err
+	}
+	if err := l.applyVariants(f, root); err != nil {
+		return nil, err
+	}
+	if f.environment, err = l.dict(root.Get("environment_variables")); err != nil {
+		return nil, err
+	}
+	if f.ID, err = l.text(root.Get("id")); err != nil {
+		return nil, err
+	}
+	if f.ID == "" {
+		f.ID = "default_flow_id"
+	}
+	if f.Name, err = l.text(root.Get("name")); err != nil {
+		return nil, err
+	}
+	return f, l.refuseNodes(f)
+}
+
+// refuseUnsupported names the keys of a flow that change what it means and that this runtime does not know.
+func (l loader) refuseUnsupported(root *document.Node) error {
+	if f := root.Get("entry"); f != nil {
+		return refuse(l.key(f), "A flex flow (key 'entry')", "write it as a flow.dag.yaml flow")
+	}
+	if strings.HasPrefix(l.file, "flow.flex.") {
+		return refuse(Place{l.file, 1, 1}, "A flex flow", "write it as a flow.dag.yaml flow")
+	}
+	if f := root.Get("language"); f != nil && !f.Value.IsNull() {
+		if language, _ := f.Value.Value(); language != "python" {
+			return refuse(l.at(f.Value), "The language "+value.Repr(language), "use python")
+		}
+	}
+	if f := root.Get("message_format"); f != nil && !f.Value.IsNull() {
+		format, _ := f.Value.Value()
+		if text, ok := format.(string); !ok || text != "" && !strings.EqualFold(text, "basic") {
+			return refuse(l.at(f.Value), "The message format "+value.Repr(format), "use basic")
+		}
+	}
+	for _, key := range []struct{ name, mend string }{
+		{"additional_includes", "copy the files into the flow folder"},
+		{"tools", "give each node a 'type' and a 'source' instead of a legacy 'tool'"},
+	} {
+		if f := root.Get(key.name); f != nil && !f.Value.IsNull() && !(f.Value.Kind == document.Sequence && len(f.Value.Items) == 0) {
+			return refuse(l.key(f), "The key '"+key.name+"'", key.mend)
+		}
+	}
+	return nil
+}
+
+// refuseNodes names the first node that cannot run here.
+func (l loader) refuseNodes(f *Flow) error {
+	for _, n := range f.Nodes {
+		switch n.Type {
+		case "csharp", "custom_llm", "action":
+			return refuse(n.Place, "Node '"+n.Name+"' of type "+n.Type, "use a python, prompt or llm node")
+		}
+	}
+	for _, in := range f.Inputs {
+		if in.Type == "image" {
+			return refuse(in.Place, "Flow input '"+in.Name+"' of type image", "use another type")
+		}
+		if image := imageIn(in.Default); image != "" && (in.Type == "list" || in.Type == "object") {
+			return refuse(in.Place, "The image '"+image+"' in the default of flow input '"+in.Name+"'", "use no images")
+		}
+	}
+	return nil
+}
+
+// value reads a field as a plain value; an absent field is nil.
+func (l loader) value(f *document.Field) (any, error) {
+	if f == nil {
+		return nil, nil
+	}
+	v, err := f.Value.Value()
+	if err != nil {
+		return nil, l.plainError(err)
+	}
+	return v, nil
+}
+
+// plainError turns a document's "has no plain value" into a refusal with its line.
+func (l loader) plainError(err error) error {
+	e, ok := err.(*document.Error)
+	if !ok {
+		return err
+	}
+	return Place{l.file, e.Line, e.Column}.At(Fail(NotSupported, TargetExecutor, "In line {line}: {detail}.", "line", strconv.Itoa(e.Line), "detail", e.Message))
+}
+
+// text reads a field as a string; null and absent are empty, other values their str().
+func (l loader) text(f *document.Field) (string, error) {
+	v, err := l.value(f)
+	if err != nil || v == nil {
+		return "", err
+	}
+	return value.Str(v), nil
+}
+
+// flag reads a field as Python's truth of its value.
+func (l loader) flag(f *document.Field) (bool, error) {
+	v, err := l.value(f)
+	return value.Truth(v), err
+}
+
+func (l loader) dict(f *document.Field) (*value.Dict, error) {
+	if f == nil || f.Value.IsNull() {
+		return value.NewDict(), nil
+	}
+	v, err := l.value(f)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := v.(*value.Dict)
+	if !ok {
+		return nil, l.definition(l.key(f), "The value of '%s' is not a mapping of keys to values. Please correct it in the flow file.", f.Key)
+	}
+	return d, nil
+}
+
+// mapping returns the fields of a key whose value must be a mapping; absent and null have none.
+func (l loader) mapping(f *document.Field) ([]document.Field, error) {
+	if f == nil || f.Value.IsNull() {
+		return nil, nil
+	}
+	if f.Value.Kind != document.Mapping {
+		return nil, l.definition(l.key(f), "The value of '%s' is not a mapping of names to definitions. Please correct it in the flow file.", f.Key)
+	}
+	if err := f.Value.CheckKeys(); err != nil {
+		return nil, l.plainError(err)
+	}
+	return f.Value.Fields, nil
+}
+
+var valueTypes = []string{"int", "double", "bool", "string", "secret", "prompt_template", "list", "object", "file_path", "image", "assistant_definition"}
+
+// valueType reads the required key 'type' of an input or an output.
+func (l loader) valueType(what string, def *document.Field) (string, error) {
+	f := def.Value.Get("type")
+	if def.Value.Kind != document.Mapping || f == nil {
+		return "", l.definition(l.key(def), "The %s '%s' has no 'type'. Please add one of %s.", what, def.Key, strings.Join(valueTypes, ", "))
+	}
+	t, err := l.value(f)
+	if err != nil {
+		return "", err
+	}
+	if name, ok := t.(string); ok && slices.Contains(valueTypes, name) {
+		return name, nil
+	}
+	return "", l.definition(l.at(f.Value), "%s is not a valid ValueType for the %s '%s'. Please use one of %s.", value.Repr(t), what, def.Key, strings.Join(valueTypes, ", "))
+}
+
+func (l loader) inputs(root *document.Node) ([]*Input, error) {
+	fields, err := l.mapping(root.Get("inputs"))
+	if err != nil {
+		return nil, err
+	}
+	inputs := make([]*Input, 0, len(fields))
+	for i := range fields {
+		in, err := l.input(&fields[i])
+		if err != nil {
+			return nil, err
+		}
+		inputs = append(inputs, in)
+	}
+	return inputs, nil
+}
+
+func (l loader) input(f *document.Field) (in *Input, err error) {
+	in = &Input{Name: f.Key, Place: l.key(f)}
+	if in.Type, err = l.valueType("flow input", f); err != nil {
+		return nil, err
+	}
+	if in.Default, err = l.value(f.Value.Get("default")); err != nil {
+		return nil, err
+	}
+	if in.IsChatInput, err = l.flag(f.Value.Get("is_chat_input")); err != nil {
+		return nil, err
+	}
+	history := f.Value.Get("is_chat_history")
+	in.IsChatHistory, err = l.flag(history)
+	if history == nil || history.Value.IsNull() {
+		in.IsChatHistory = in.Name == "chat_history"
+	}
+	return in, err
+}
+
+func (l loader) outputs(root *document.Node) ([]*Output, error) {
+	fields, err := l.mapping(root.Get("outputs"))
+	if err != nil {
+		return nil, err
+	}
+	outputs := make([]*Output, 0, len(fields))
+	for i := range fields {
+		out, err := l.output(&fields[i])
+		if err != nil {
+			return nil, err
+		}
+		outputs = append(outputs, out)
+	}
+	return outputs, nil
+}
+
+func (l loader) output(f *document.Field) (out *Output, err error) {
+	out = &Output{Name: f.Key, Place: l.key(f)}
+	if out.Type, err = l.valueType("flow output", f); err != nil {
+		return nil, err
+	}
+	var reference any = ""
+	if r := f.Value.Get("reference"); r != nil {
+		if reference, err = l.value(r); err != nil {
+			return nil, err
+		}
+	}
+	out.Reference = ParseReference(reference)
+	if out.EvaluationOnly, err = l.flag(f.Value.Get("evaluation_only")); err != nil {
+		return nil, err
+	}
+	out.IsChatOutput, err = l.flag(f.Value.Get("is_chat_output"))
+	return out, err
+}

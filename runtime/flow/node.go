@@ -1,0 +1,255 @@
+package flow
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow/document"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+)
+
+var toolTypes = []string{"llm", "python", "csharp", "prompt", "action", "custom_llm"}
+
+func (l loader) nodes(root *document.Node) ([]*Node, error) {
+	f := root.Get("nodes")
+	if f == nil || f.Value.IsNull() {
+		return nil, nil
+	}
+	if f.Value.Kind != document.Sequence {
+		return nil, l.definition(l.key(f), "The value of 'nodes' is not a list. Please write each node as a list item.")
+	}
+	nodes := make([]*Node, 0, len(f.Value.Items))
+	for _, item := range f.Value.Items {
+		n, err := l.node(item, "")
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes, nil
+}
+
+// node reads one node; the body of a variant has its name from outside.
+func (l loader) node(n *document.Node, name string) (*Node, error) {
+	if n.Kind != document.Mapping {
+		return nil, l.definition(l.at(n), "A node is not a mapping of keys to values. Please correct it in the flow file.")
+	}
+	node := &Node{Name: name, Place: l.at(n)}
+	if err := l.nodeName(node, n); err != nil {
+		return nil, err
+	}
+	for _, read := range []func(*Node, *document.Node) error{l.nodeInputs, l.nodeTexts, l.nodeSource, l.nodeType, l.nodeActivate, l.nodeRaw} {
+		if err := read(node, n); err != nil {
+			return nil, err
+		}
+	}
+	return node, nil
+}
+
+func (l loader) nodeName(node *Node, n *document.Node) error {
+	if node.Name != "" {
+		return nil
+	}
+	f := n.Get("name")
+	name, err := l.value(f)
+	if err != nil {
+		return err
+	}
+	text, ok := name.(string)
+	if !ok || text == "" {
+		return l.definition(l.at(n), "A node has no name. Please give it a 'name' that is a string.")
+	}
+	node.Name = text
+	return nil
+}
+
+func (l loader) nodeInputs(node *Node, n *document.Node) error {
+	fields, err := l.mapping(n.Get("inputs"))
+	if err != nil {
+		return err
+	}
+	for i := range fields {
+		f := &fields[i]
+		v, err := l.value(f)
+		if err != nil {
+			return err
+		}
+		node.Inputs = append(node.Inputs, NodeInput{Name: f.Key, Reference: ParseReference(v), Place: l.key(f)})
+	}
+	return nil
+}
+
+func (l loader) nodeTexts(node *Node, n *document.Node) error {
+	for _, key := range []struct {
+		name string
+		to   *string
+	}{{"tool", &node.Tool}, {"api", &node.API}, {"provider", &node.Provider}, {"module", &node.Module}, {"connection", &node.Connection}} {
+		text, err := l.text(n.Get(key.name))
+		if err != nil {
+			return err
+		}
+		*key.to = text
+	}
+	for _, key := range []string{"aggregation", "reduce"} {
+		flag, err := l.flag(n.Get(key))
+		if err != nil {
+			return err
+		}
+		node.Aggregation = node.Aggregation || flag
+	}
+	return nil
+}
+
+func (l loader) nodeSource(node *Node, n *document.Node) error {
+	f := n.Get("source")
+	if f == nil {
+		return nil
+	}
+	if f.Value.Kind != document.Mapping {
+		return l.definition(l.key(f), "The source of node '%s' is not a mapping. Please give it a 'type' and a 'path'.", node.Name)
+	}
+	s := &Source{Type: "code", Place: l.key(f)}
+	if t := f.Value.Get("type"); t != nil {
+		v, err := l.text(t)
+		if err != nil {
+			return err
+		}
+		s.Type = v
+	}
+	var err error
+	if s.Tool, err = l.text(f.Value.Get("tool")); err != nil {
+		return err
+	}
+	path := f.Value.Get("path")
+	if s.Path, err = l.text(path); err != nil {
+		return err
+	}
+	if path != nil {
+		s.Place = l.key(path)
+	}
+	node.Source = s
+	return nil
+}
+
+func (l loader) nodeType(node *Node, n *document.Node) error {
+	f := n.Get("type")
+	if f == nil {
+		return nil
+	}
+	t, err := l.value(f)
+	if err != nil {
+		return err
+	}
+	name, ok := t.(string)
+	if !ok || !slices.Contains(toolTypes, name) {
+		return l.definition(l.at(f.Value), "%s is not a valid ToolType for node '%s'. Please use one of %s.", value.Repr(t), node.Name, strings.Join(toolTypes, ", "))
+	}
+	node.Type = name
+	return nil
+}
+
+func (l loader) nodeActivate(node *Node, n *document.Node) error {
+	f := n.Get("activate")
+	if f == nil {
+		return nil
+	}
+	when, is := f.Value.Get("when"), f.Value.Get("is")
+	if f.Value.Kind != document.Mapping || when == nil || is == nil {
+		return l.key(f).At(Fail(FlowDefinitionError, TargetUnknown,
+			"The definition of activate config for node {node_name} is incorrect. Please check your flow yaml and resubmit.", "node_name", node.Name))
+	}
+	condition, err := l.value(when)
+	if err != nil {
+		return err
+	}
+	node.Activate = &Activate{When: ParseReference(condition), Place: l.key(f)}
+	node.Activate.Is, err = l.value(is)
+	return err
+}
+
+func (l loader) nodeRaw(node *Node, n *document.Node) error {
+	v, err := n.Value()
+	if err != nil {
+		return l.plainError(err)
+	}
+	node.Raw = v.(*value.Dict)
+	if !node.Raw.Has("name") {
+		node.Raw.Set("name", node.Name)
+	}
+	return nil
+}
+
+// variants of one node.
+type variants struct {
+	defaultID string
+	nodes     map[string]*Node
+}
+
+// applyVariants reads all variants, as prompt flow does, and puts the default one in the place of each node that uses them. A
+// node whose variant is missing stays as it is.
+func (l loader) applyVariants(f *Flow, root *document.Node) error {
+	all, err := l.variants(root)
+	if err != nil {
+		return err
+	}
+	for i, n := range f.Nodes {
+		if !value.Truth(rawField(n, "use_variants")) {
+			continue
+		}
+		v, ok := all[n.Name]
+		if !ok {
+			continue
+		}
+		if chosen, ok := v.nodes[v.defaultID]; ok {
+			f.Nodes[i] = chosen
+		}
+	}
+	return nil
+}
+
+func rawField(n *Node, key string) any {
+	v, _ := n.Raw.Get(key)
+	return v
+}
+
+func (l loader) variants(root *document.Node) (map[string]variants, error) {
+	fields, err := l.mapping(root.Get("node_variants"))
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]variants, len(fields))
+	for i := range fields {
+		v, err := l.variantsOf(&fields[i])
+		if err != nil {
+			return nil, err
+		}
+		all[fields[i].Key] = v
+	}
+	return all, nil
+}
+
+func (l loader) variantsOf(f *document.Field) (variants, error) {
+	list := f.Value.Get("variants")
+	if f.Value.Kind != document.Mapping || list == nil {
+		return variants{}, l.definition(l.key(f), "The node variants of '%s' have no 'variants'. Please add them.", f.Key)
+	}
+	bodies, err := l.mapping(list)
+	if err != nil {
+		return variants{}, err
+	}
+	v := variants{nodes: make(map[string]*Node, len(bodies))}
+	if v.defaultID, err = l.text(f.Value.Get("default_variant_id")); err != nil {
+		return v, err
+	}
+	for _, body := range bodies {
+		n := body.Value.Get("node")
+		if n == nil {
+			return v, l.definition(l.key(&body), "The variant '%s' of node '%s' has no 'node'. Please add it.", body.Key, f.Key)
+		}
+		if v.nodes[body.Key], err = l.node(n.Value, f.Key); err != nil {
+			return v, err
+		}
+		v.nodes[body.Key].Raw.Set("name", f.Key)
+	}
+	return v, nil
+}
