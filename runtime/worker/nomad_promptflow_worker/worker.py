@@ -1,0 +1,182 @@
+"""A worker: binds to one flow, then serves requests until the runtime closes its socket."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+
+from promptflow._core.cache_manager import DummyCacheManager
+from promptflow.executor._input_assignment_parser import parse_node_property
+from promptflow.tracing._integrations._openai_injector import inject_openai_api
+from promptflow.tracing._utils import is_tracing_disabled
+
+from . import output, render
+from .calls import Job, Threads, ToolCall
+from .flow import Flow, present
+from .frames import Connection
+from .values import Objects
+
+
+def run(sock, tie_fd):
+    """Serve. Returns when the runtime has no more use for this worker."""
+    os.setpgid(0, 0)  # what tools start can be ended with the worker
+    _tie_to_runtime(tie_fd)
+    _prefer_for_oom()
+    Worker(Connection(sock)).serve()
+
+
+def _tie_to_runtime(tie_fd):
+    """Have the kernel kill this process when the runtime ends, even while native code holds the interpreter lock.
+
+    The runtime holds the write end of a pipe; closing it signals the owner of an asynchronous read end. Where that is not to
+    be had the end of the socket has to do.
+    """
+    try:
+        # Opened anew: the owner belongs to the open file, which a fork would share.
+        own = os.open(f"/proc/self/fd/{tie_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
+    except (OSError, AttributeError):
+        pass
+    os.close(tie_fd)
+
+
+def _prefer_for_oom():
+    """When memory runs out a worker has to go, not the runtime."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:
+            score = int(file.read())
+            file.seek(0)
+            file.write(str(min(score + 300, 1000)))
+    except (OSError, ValueError):
+        pass
+
+
+class Worker:
+    """Requests are read by the main thread, which runs none of the flow's code after loading it."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.objects = Objects()
+        self.jobs = {}
+        self.flow = None
+        self.cache = DummyCacheManager()
+        self.threads = None
+        self.loop = None
+        self.tasks = set()
+
+    def serve(self):
+        while True:
+            message = self.connection.read()
+            if message is None:
+                return
+            head, parts = message
+            getattr(self, "_" + head["op"])(head, parts)
+
+    # Requests without an answer.
+
+    def _cancel(self, head, parts):
+        job = self.jobs.get(head["target"])
+        if job is not None:
+            job.cancel()
+
+    def _release(self, head, parts):
+        self.objects.release(head["session"])
+
+    # Loading.
+
+    def _bind(self, head, parts):
+        self.connection.limit = head["max_frame"]
+        self.threads = Threads(head["threads"])
+        reply = {"id": head["id"]}
+        try:
+            flow = Flow(head["dir"], head["env"], json.loads(parts["connections"]), head["message_format"])
+            if not is_tracing_disabled():
+                inject_openai_api()  # as the executor does before a run; it wraps the client's methods
+            tools = flow.load(json.loads(parts["nodes"]))
+            self.flow = flow
+            output.install(flow.secrets())  # after loading: handlers made on import keep the real streams, as in prompt flow
+            self.connection.write(reply, [("tools", json.dumps(tools).encode())])
+        except OSError as error:
+            reply["error"] = present(error)
+            self.connection.write(reply)
+
+    # Requests that run in a thread or on the loop.
+
+    def _call(self, head, parts):
+        call = ToolCall(self, head, parts)
+        if call.tool.is_async:
+            self._submit_async(head, call.asynchronous, call.parts)
+        else:
+            self._submit(head, call.sync, call.parts)
+
+    def _property(self, head, parts):
+        def body():
+            value = self.objects.get(head["session"], head["ref"])
+            return self.objects.describe(head["session"], parse_node_property(head["node"], value, head["property"]))
+
+        self._submit(head, body)
+
+    def _equal(self, head, parts):
+        def body():
+            inputs = json.loads(parts["inputs"])
+            self.objects.place(head["session"], inputs, head.get("refs") or ())
+            value = self.objects.get(head["session"], head["ref"])
+            return self.objects.describe(head["session"], bool(value == inputs["value"]))
+
+        self._submit(head, body)
+
+    def _render(self, head, parts):
+        def body():
+            inputs = json.loads(parts["inputs"])
+            self.objects.place(head["session"], inputs, head.get("refs") or ())
+            return self.objects.describe(head["session"], render.render(json.loads(parts["template"]), inputs))
+
+        self._submit(head, body)
+
+    def _variables(self, head, parts):
+        self._submit(head, lambda: self.objects.describe(head["session"], render.variables(json.loads(parts["template"]))))
+
+    def _join(self, head, parts):
+        try:
+            stream = self.objects.get(head["session"], head["ref"])
+        except LookupError as error:
+            self.connection.write({"id": head["id"], "error": present(error)})
+            return
+        if hasattr(stream, "__anext__"):
+
+            async def body():
+                return self.objects.describe(head["session"], "".join([str(item) async for item in stream]))
+
+            self._submit_async(head, body)
+        else:
+            self._submit(head, lambda: self.objects.describe(head["session"], "".join(str(item) for item in stream)))
+
+    def _submit(self, head, body, extra=()):
+        job = self.jobs[head["id"]] = Job(self, head["id"], body, extra)
+        self.threads.submit(job)
+
+    def _submit_async(self, head, body, extra=()):
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+            threading.Thread(target=self._run_loop, name="async calls", daemon=True).start()
+        job = self.jobs[head["id"]] = Job(self, head["id"], body, extra)
+        self.loop.call_soon_threadsafe(self._start_task, job)
+
+    def _run_loop(self):
+        asyncio.set_event_loop(self.loop)
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # a task that a tool left behind may call sys.exit
+                traceback.print_exc()
+
+    def _start_task(self, job):
+        task = self.loop.create_task(job.run_async())
+        self.tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self.tasks.discard)
