@@ -142,6 +142,12 @@ func envReference(text string) (string, bool) {
 	return name[:len(name)-1], true
 }
 
+// Env returns an environment variable as the set was loaded with it, or "".
+func (s *Set) Env(name string) string {
+	v, _ := s.env(name)
+	return v
+}
+
 // Get returns the connection of a name: from the file, else one of the two that the environment can make. The error is
 // prompt flow's, with what to set.
 func (s *Set) Get(name string) (*Connection, error) {

@@ -1,0 +1,190 @@
+package tool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+)
+
+// The rules of promptflow-tools' handle_openai_error.
+const (
+	maxRetries       = 100 // beyond the first attempt
+	max422           = 3   // attempts in a row that end with 422
+	minBackoff       = 3 * time.Second
+	maxBackoff       = 60 * time.Second
+	maxRetryAfter    = 24 * time.Hour // beyond it a Retry-After is taken for this long
+	insufficientCode = "insufficient_quota"
+)
+
+// apiFailure is an exception of OpenAI's client.
+type apiFailure struct {
+	class      string // Python class name
+	text       string // str() of the exception
+	mend       string // what we add for the reader
+	status     int    // 0 without an answer
+	kind       string // the error's type, as the endpoint says it
+	retryAfter string
+	retriable  bool
+}
+
+// Error is the text of OpenAI's client.
+func (f *apiFailure) Error() string { return f.class + ": " + f.text }
+
+// statusFailure reads the answer with a status from 400 on.
+func statusFailure(resp *http.Response, data []byte) *apiFailure {
+	f := &apiFailure{
+		class: statusClass(resp.StatusCode), text: fmt.Sprintf("Error code: %d", resp.StatusCode),
+		status: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After"),
+	}
+	f.retriable = f.status >= 500 || f.status == http.StatusTooManyRequests || f.status == http.StatusUnprocessableEntity
+	body, err := value.Decode(data)
+	if err != nil {
+		return f
+	}
+	detail, _ := body.(*value.Dict)
+	if inner, ok := detail.Get("error"); ok {
+		detail, _ = inner.(*value.Dict)
+	}
+	message, _ := detail.Get("message")
+	if s, ok := message.(string); ok && s != "" {
+		f.text += " - " + s
+	}
+	kind, _ := detail.Get("type")
+	f.kind, _ = kind.(string)
+	if f.status == http.StatusTooManyRequests && f.kind == insufficientCode {
+		f.retriable = false
+	}
+	return f
+}
+
+func statusClass(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return "BadRequestError"
+	case http.StatusUnauthorized:
+		return "AuthenticationError"
+	case http.StatusForbidden:
+		return "PermissionDeniedError"
+	case http.StatusNotFound:
+		return "NotFoundError"
+	case http.StatusConflict:
+		return "ConflictError"
+	case http.StatusUnprocessableEntity:
+		return "UnprocessableEntityError"
+	case http.StatusTooManyRequests:
+		return "RateLimitError"
+	}
+	if status >= 500 {
+		return "InternalServerError"
+	}
+	return "APIStatusError"
+}
+
+// attempts counts what decides whether to go on.
+type attempts struct {
+	index int // of the attempt that failed last, from 0
+	row   int // how many in a row ended with 422
+}
+
+// exhausted notes a failure that may be retried and reports whether it was the last one allowed.
+func (a *attempts) exhausted(f *apiFailure) bool {
+	if f.status == http.StatusUnprocessableEntity {
+		a.row++
+	} else {
+		a.row = 0
+	}
+	return a.index == maxRetries || a.row == max422
+}
+
+// backoff returns how long to wait before the next attempt, and the line that promptflow-tools prints about it.
+func (a *attempts) backoff(f *apiFailure, now time.Time) (time.Duration, string) {
+	if d, ok := readRetryAfter(f.retryAfter, now); ok {
+		return d, fmt.Sprintf("%s #%d, Retry-After=%s, Back off %s seconds for retry.", f.class, a.index, f.retryAfter, value.Repr(d.Seconds()))
+	}
+	d := maxBackoff
+	if a.index < 6 {
+		d = min(minBackoff+time.Duration(1<<a.index-1)*time.Second, maxBackoff)
+	}
+	return d, fmt.Sprintf("%s #%d, but no Retry-After header, Back off %d seconds for retry.", f.class, a.index, int(d.Seconds()))
+}
+
+// readRetryAfter reads seconds or a date. What is neither is as good as none.
+func readRetryAfter(text string, now time.Time) (time.Duration, bool) {
+	if text = strings.TrimSpace(text); text == "" {
+		return 0, false
+	}
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(seconds) {
+		seconds = min(max(seconds, 0), maxRetryAfter.Seconds())
+		return time.Duration(seconds * float64(time.Second)), true
+	}
+	if date, err := http.ParseTime(text); err == nil {
+		return min(max(date.Sub(now), 0), maxRetryAfter), true
+	}
+	return 0, false
+}
+
+// request sends body until there is an answer, a failure that stays, or no more attempts (handle_openai_error). It tells log
+// what promptflow-tools prints.
+func (c *Client) request(ctx context.Context, e *endpoint, target string, body []byte, log func(line string)) (*answer, error) {
+	var a attempts
+	for ; ; a.index++ {
+		got, err := c.send(ctx, e, target, body)
+		var f *apiFailure
+		if !errors.As(err, &f) {
+			return got, canceled(ctx, err)
+		}
+		e.scrub(f)
+		log("Exception occurs: " + f.Error())
+		if !f.retriable {
+			if f.kind == insufficientCode && f.status == http.StatusTooManyRequests {
+				log(f.class + " with insufficient quota. Throw user error.")
+			}
+			return nil, wrapped(f, "")
+		}
+		if a.exhausted(f) {
+			log(f.class + " reached max retry. Exit retry with user error.")
+			return nil, wrapped(f, "Exceed max retry times. ")
+		}
+		d, line := a.backoff(f, c.now())
+		log(line)
+		if err := c.wait(ctx, d); err != nil {
+			return nil, canceled(ctx, err)
+		}
+	}
+}
+
+// canceled turns the end of ctx into prompt flow's error; other errors stay.
+func canceled(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	reason := "Received cancel request"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		reason = "Timeout"
+	}
+	return api.NewError([]string{api.UserError, "ToolCanceledError"}, targetExecutor, "Tool execution is canceled because: %s.", reason)
+}
+
+// scrubbed is what prompt flow shows in place of a secret.
+const scrubbed = "**data_scrubbed**"
+
+// minSecret is the length below which a key is too common a word to look for in texts.
+const minSecret = 4
+
+// scrub removes the connection's key from what the endpoint said: some repeat it.
+func (e *endpoint) scrub(f *apiFailure) {
+	for _, name := range []string{"Authorization", "Api-Key"} {
+		if secret := strings.TrimPrefix(e.header.Get(name), "Bearer "); len(secret) >= minSecret {
+			f.text = strings.ReplaceAll(f.text, secret, scrubbed)
+			f.mend = strings.ReplaceAll(f.mend, secret, scrubbed)
+		}
+	}
+}
