@@ -1,0 +1,160 @@
+// Package driver is the Nomad task driver "promptflow": it runs each task as a container made from a prompt flow
+// environment or any other OCI image.
+//
+// [Driver] answers Nomad's calls. It knows no container engine: what it needs of one is [Engine], which the package
+// driver/engine implements on containerd, and the container's OCI specification is made by the package driver/spec.
+//
+// Containers do not depend on this process. They write their logs into the agent's FIFOs through their own shim, and go on
+// when the plugin, the agent or containerd's daemon ends. What must be known to take them back is in the task's driver
+// state ([taskState]) and, once more, in a label of the container.
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/nomad-promptflow/nomad-promptflow/plugin"
+)
+
+// Bounds on the driver's own work; Nomad sets none.
+const (
+	startTimeout   = time.Minute      // create and start, without the image
+	removeTimeout  = 30 * time.Second // kill and remove
+	recoverTimeout = 10 * time.Second // one look at a container
+	killGrace      = 30 * time.Second // from SIGKILL to the exit
+	retryDelay     = 200 * time.Millisecond
+)
+
+// Parts are what a driver is put together from.
+type Parts struct {
+	// Version of the plugin, as go-version reads it.
+	Version string
+	Logger  hclog.Logger
+	// OpenEngine makes the engine of a configuration. It must not need the engine's daemon to be there.
+	OpenEngine func(EngineConfig, hclog.Logger) (Engine, error)
+}
+
+// Driver is the task driver. Use [New].
+type Driver struct {
+	parts  Parts
+	logger hclog.Logger
+	events *eventQueue
+	tasks  *taskTable
+
+	// life ends with Shutdown; work counts the goroutines that live in it.
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
+
+	mu         sync.RWMutex
+	config     PluginConfig
+	engine     Engine
+	nodeMHz    int64
+	configured chan struct{} // closed and replaced when a new configuration came
+}
+
+var _ plugin.Driver = (*Driver)(nil)
+
+// New returns a driver that waits for its configuration.
+func New(parts Parts) *Driver {
+	life, end := context.WithCancel(context.Background())
+	return &Driver{
+		parts:      parts,
+		logger:     parts.Logger,
+		events:     newEventQueue(),
+		tasks:      newTaskTable(),
+		life:       life,
+		end:        end,
+		config:     defaultPluginConfig(),
+		configured: make(chan struct{}),
+	}
+}
+
+// SetConfig takes the plugin's configuration. Nothing that it names needs to be there yet.
+func (d *Driver) SetConfig(_ context.Context, encoded []byte, client *plugin.ClientConfig) error {
+	config, err := decodePluginConfig(encoded)
+	if err != nil {
+		return err
+	}
+	engine, err := d.parts.OpenEngine(config.engine(), d.logger)
+	if err != nil {
+		return fmt.Errorf("open container engine %s: %w", config.Containerd.Address, err)
+	}
+	d.mu.Lock()
+	old := d.engine
+	d.config, d.engine = config, engine
+	if client != nil {
+		d.nodeMHz = nodeCompute(client.Topology)
+	}
+	close(d.configured)
+	d.configured = make(chan struct{})
+	d.mu.Unlock()
+	if old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+// Init has nothing to do: all work begins with the calls that need it.
+func (d *Driver) Init(context.Context) error { return nil }
+
+// Shutdown ends what the driver does in the background, and leaves the tasks running.
+func (d *Driver) Shutdown(ctx context.Context) error {
+	d.end()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.work.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return fmt.Errorf("shut driver down: %w", ctx.Err())
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.engine == nil {
+		return nil
+	}
+	engine := d.engine
+	d.engine = nil
+	return engine.Close()
+}
+
+var errNotConfigured = errors.New("the driver has no configuration yet")
+
+// current is the engine and the configuration to use for one call.
+func (d *Driver) current() (Engine, PluginConfig, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.engine == nil {
+		return nil, d.config, errNotConfigured
+	}
+	return d.engine, d.config, nil
+}
+
+// nodeCompute is the node's whole compute in MHz as the agent counts it, 0 when the agent did not say.
+func nodeCompute(topology *plugin.Topology) int64 {
+	if topology == nil {
+		return 0
+	}
+	if topology.OverrideTotalCompute > 0 {
+		return int64(topology.OverrideTotalCompute)
+	}
+	var total uint64
+	for _, core := range topology.Cores {
+		if !core.Disable {
+			total += max(core.BaseSpeed, core.MaxSpeed, core.GuessSpeed)
+		}
+	}
+	return int64(total)
+}
+
+// cores is how many processors the node's compute is spread over.
+func cores() int64 { return int64(runtime.NumCPU()) }

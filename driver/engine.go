@@ -1,0 +1,157 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"syscall"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/nomad-promptflow/nomad-promptflow/driver/spec"
+	"github.com/nomad-promptflow/nomad-promptflow/plugin"
+)
+
+// What the driver decides on when an engine fails. Everything else is final for the task.
+var (
+	// ErrNoContainer means that the engine has no container, or no process in it, by that id.
+	ErrNoContainer = errors.New("no such container")
+	// ErrNoImage means that an image or environment is nowhere to be had.
+	ErrNoImage = errors.New("image not found")
+	// ErrUnavailable means that the engine's daemon does not answer.
+	ErrUnavailable = errors.New("container engine does not answer")
+	// ErrTransient marks an error that may pass by itself, such as a network's.
+	ErrTransient = errors.New("may pass")
+)
+
+// Engine runs containers. The package driver/engine is the one on containerd. Calls are made with a bound on their
+// context, and return errors that wrap the ones above where those fit.
+type Engine interface {
+	// Probe asks whether the engine can run containers at all.
+	Probe(ctx context.Context) (EngineInfo, error)
+	// EnsureImage makes the image ready to start containers from.
+	EnsureImage(ctx context.Context, request ImageRequest) (*Image, error)
+	// ImageDigest is the digest of an image that the engine has, or ErrNoImage.
+	ImageDigest(ctx context.Context, name string) (string, error)
+	// LookupUser reads user by the passwd and group files of image.
+	LookupUser(ctx context.Context, image *Image, user string) (spec.User, error)
+
+	// Create makes a container whose process does not run yet, and returns that process's id. After an error nothing of it
+	// is left.
+	Create(ctx context.Context, request ContainerRequest) (pid int, err error)
+	// Start lets the process of a created container run.
+	Start(ctx context.Context, id string) error
+	// Inspect describes a container.
+	Inspect(ctx context.Context, id string) (*Container, error)
+	// Wait returns when the container's process has ended, also when it did so long ago.
+	Wait(ctx context.Context, id string) (Exit, error)
+	// Kill sends a signal to the container's process. It succeeds when the process has ended.
+	Kill(ctx context.Context, id string, signal syscall.Signal) error
+	// Stop kills the container's process and forgets how it ended, and keeps the container.
+	Stop(ctx context.Context, id string) error
+	// Remove removes everything of a container, running or not. It succeeds when there is none.
+	Remove(ctx context.Context, id string) error
+	// Exec runs a command in a running container until it ends, or kills it when ctx does.
+	Exec(ctx context.Context, id string, request ExecRequest) (Exit, error)
+	// Usage reads the container's counters.
+	Usage(ctx context.Context, id string) (*Usage, error)
+	// Close lets go of the daemon. Containers stay.
+	Close() error
+}
+
+// EngineInfo says who the engine is.
+type EngineInfo struct{ Version string }
+
+// ImageSource is where images come from that no registry has: an OCI layout.
+type ImageSource interface {
+	Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error)
+	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// PullPolicy says when an image is fetched though the engine has it.
+type PullPolicy string
+
+// The pull policies.
+const (
+	PullIfNotPresent PullPolicy = "if-not-present"
+	PullAlways       PullPolicy = "always"
+	PullNever        PullPolicy = "never"
+)
+
+// ImageRequest asks for an image.
+type ImageRequest struct {
+	// Name in the engine's image store. Without a Source it is also what a registry is asked for.
+	Name   string
+	Policy PullPolicy
+	// Source, when there is one, is asked for Ref in a registry's stead.
+	Source ImageSource
+	Ref    string
+	// Progress is called when something must be fetched or unpacked, and again when that is done. It may be nil.
+	Progress func(ImageProgress)
+}
+
+// ImageProgress is the start or, with Done, the end of making an image ready.
+type ImageProgress struct {
+	Done   bool
+	Action string // "import", "pull" or "unpack"
+	Digest string
+	Layers int
+	Bytes  int64 // compressed
+	Took   time.Duration
+}
+
+// Image is an image that is ready to start containers from.
+type Image struct {
+	Name   string
+	Digest string
+	Config ocispec.ImageConfig
+	// RootFS is the engine's name of the image's unpacked file system.
+	RootFS string
+}
+
+// ContainerRequest describes a container to make. The engine adds its default seccomp profile to a Spec that has none.
+type ContainerRequest struct {
+	ID     string
+	Image  *Image
+	Spec   *specs.Spec
+	Labels map[string]string
+	// Stdout and Stderr are paths the engine itself opens for writing; empty discards.
+	Stdout, Stderr string
+}
+
+// Container is a container that the engine has.
+type Container struct {
+	Labels  map[string]string
+	Running bool
+	PID     int
+	// Exit is set for a container whose process has ended and can be asked for that. A container that has no
+	// process (as after a reboot) has neither Running nor Exit.
+	Exit *Exit
+}
+
+// Exit says how a process ended, in the words of a shell: 128 + n for signal n.
+type Exit struct {
+	Code int
+	At   time.Time
+}
+
+// ExecRequest is a command to run inside a container.
+type ExecRequest struct {
+	Command []string
+	TTY     bool
+	Stdin   io.Reader // nil: none
+	Stdout  io.Writer
+	Stderr  io.Writer // unused with a TTY
+	// Resize tells of the terminal's size until it is closed; it may be nil.
+	Resize <-chan plugin.TerminalSize
+}
+
+// Usage is what a container's cgroup counted since its start, and holds now. CPU times are in nanoseconds, memory in bytes.
+type Usage struct {
+	CPUTotal, CPUUser, CPUSystem            uint64
+	ThrottledPeriods, ThrottledTime         uint64
+	MemoryUsage, MemoryMax, RSS, Cache      uint64
+	KernelUsage, KernelMaxUsage, MemorySwap uint64
+}

@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/nomad-promptflow/nomad-promptflow/driver"
+)
+
+// Exec runs a command beside a container's process, as the same user in the same environment.
+func (e *Engine) Exec(ctx context.Context, id string, request driver.ExecRequest) (exit driver.Exit, err error) {
+	ctx = e.namespaced(ctx)
+	process, stdin, err := e.newExec(ctx, id, request)
+	if err != nil {
+		return driver.Exit{}, err
+	}
+	defer func() { err = errors.Join(err, e.removeExec(process)) }()
+	// The wait outlives ctx, whose end is answered by killing the command.
+	waiting, cancel := context.WithCancel(e.namespaced(context.WithoutCancel(ctx)))
+	defer cancel()
+	ended, err := process.Wait(waiting)
+	if err != nil {
+		return driver.Exit{}, fmt.Errorf("wait for command: %w", explain(err))
+	}
+	if err := process.Start(ctx); err != nil {
+		return driver.Exit{}, explainStart(err)
+	}
+	stdin.started(waiting, process)
+	resizing := e.followSize(waiting, process, request)
+	defer func() { cancel(); <-resizing }()
+	status, err := awaitExec(ctx, waiting, process, ended)
+	if err != nil {
+		return driver.Exit{}, err
+	}
+	drain(process)
+	return driver.Exit{Code: int(status.ExitCode()), At: status.ExitTime()}, nil
+}
+
+func (e *Engine) newExec(
+	ctx context.Context, id string, request driver.ExecRequest,
+) (containerd.Process, *execInput, error) {
+	container, err := e.client.LoadContainer(ctx, id)
+	if err != nil {
+		return nil, nil, explain(err)
+	}
+	description, err := e.containerSpec(ctx, container)
+	if err != nil {
+		return nil, nil, err
+	}
+	task, err := container.Task(ctx, nil)
+	if err != nil {
+		return nil, nil, explain(err)
+	}
+	name, err := execID()
+	if err != nil {
+		return nil, nil, err
+	}
+	stdin := newExecInput(request.Stdin)
+	process, err := task.Exec(ctx, name, execProcess(description.Process, request), execIO(request, stdin))
+	if err != nil {
+		return nil, nil, explain(err)
+	}
+	return process, stdin, nil
+}
+
+// execProcess is the container's own process with another command line.
+func execProcess(own *specs.Process, request driver.ExecRequest) *specs.Process {
+	process := *own
+	process.Args = request.Command
+	process.Terminal = request.TTY
+	return &process
+}
+
+func execIO(request driver.ExecRequest, stdin *execInput) cio.Creator {
+	var input io.Reader
+	if request.Stdin != nil {
+		input = stdin
+	}
+	options := []cio.Opt{cio.WithStreams(input, orDiscard(request.Stdout), orDiscard(request.Stderr))}
+	if request.TTY {
+		options = append(options, cio.WithTerminal)
+	}
+	return cio.NewCreator(options...)
+}
+
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
+}
+
+// execID is a name that no other command in the container has.
+func execID() (string, error) {
+	var raw [8]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return "", fmt.Errorf("make exec id: %w", err)
+	}
+	return "exec-" + hex.EncodeToString(raw[:]), nil
+}
+
+// awaitExec returns how the command ended, or kills it when ctx ends first.
+func awaitExec(
+	ctx, waiting context.Context, process containerd.Process, ended <-chan containerd.ExitStatus,
+) (containerd.ExitStatus, error) {
+	select {
+	case status := <-ended:
+		return status, explain(status.Error())
+	case <-ctx.Done():
+	}
+	killing, cancel := context.WithTimeout(waiting, cleanupTimeout)
+	defer cancel()
+	cause := fmt.Errorf("command was killed: %w", ctx.Err())
+	if err := process.Kill(killing, syscall.SIGKILL); err != nil {
+		return containerd.ExitStatus{}, errors.Join(cause, ignoreAbsent(err))
+	}
+	select {
+	case <-ended:
+	case <-killing.Done():
+	}
+	return containerd.ExitStatus{}, cause
+}
+
+// drain waits until all output has been copied, within a bound.
+func drain(process containerd.Process) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		process.IO().Wait()
+	}()
+	timer := time.NewTimer(drainTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		process.IO().Cancel()
+		<-done
+	}
+}
+
+func (e *Engine) removeExec(process containerd.Process) error {
+	ctx, cancel := e.cleanup()
+	defer cancel()
+	_, err := process.Delete(ctx)
+	if err := ignoreAbsent(err); err != nil {
+		e.logger.Warn("cannot delete ended command", "exec_id", process.ID(), "error", err)
+	}
+	io := process.IO()
+	io.Cancel()
+	return io.Close()
+}
+
+// followSize passes the terminal's size on until ctx ends or no more sizes come. The returned channel is closed when it
+// has stopped.
+func (e *Engine) followSize(ctx context.Context, process containerd.Process, request driver.ExecRequest) <-chan struct{} {
+	stopped := make(chan struct{})
+	if !request.TTY || request.Resize == nil {
+		close(stopped)
+		return stopped
+	}
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case size, ok := <-request.Resize:
+				if !ok {
+					return
+				}
+				if err := process.Resize(ctx, uint32(size.Width), uint32(size.Height)); err != nil {
+					e.logger.Debug("cannot resize terminal", "exec_id", process.ID(), "error", err)
+				}
+			}
+		}
+	}()
+	return stopped
+}
+
+// execInput is a command's standard input. The shim keeps the input open until it is told to close it, so the end of the
+// reader has to be passed on.
+type execInput struct {
+	reader io.Reader
+	ready  chan struct{} // closed by started
+	ctx    context.Context
+	closer containerd.Process
+}
+
+func newExecInput(reader io.Reader) *execInput {
+	return &execInput{reader: reader, ready: make(chan struct{})}
+}
+
+// started says whose input it is, for as long as ctx lasts.
+func (i *execInput) started(ctx context.Context, process containerd.Process) {
+	i.ctx, i.closer = ctx, process
+	close(i.ready)
+}
+
+func (i *execInput) Read(p []byte) (int, error) {
+	n, err := i.reader.Read(p)
+	if err != nil {
+		<-i.ready
+		_ = i.closer.CloseIO(i.ctx, containerd.WithStdinCloser)
+	}
+	return n, err
+}

@@ -1,0 +1,57 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nomad-promptflow/nomad-promptflow/plugin"
+)
+
+// RecoverTask takes a task back by its driver state. A task that ended meanwhile is taken back with its result. When the
+// engine's daemon does not answer the task is believed to run: its container does not depend on the daemon, and an
+// error would make the agent start the task a second time.
+func (d *Driver) RecoverTask(ctx context.Context, handle *plugin.TaskHandle) error {
+	if handle == nil || handle.Config == nil {
+		return errors.New("recover task: the handle is empty")
+	}
+	if _, known := d.tasks.get(handle.Config.ID); known {
+		return nil
+	}
+	state, err := decodeState(handle.DriverState)
+	if err != nil {
+		return err
+	}
+	engine, _, err := d.current()
+	if err != nil {
+		return err
+	}
+	recovered := newTask(handle.Config, state)
+	if err := d.lookAgain(ctx, engine, recovered); err != nil {
+		return fmt.Errorf("recover task %s: %w", handle.Config.ID, err)
+	}
+	if kept, isNew := d.tasks.add(recovered); isNew && !kept.hasEnded() {
+		d.watch(kept)
+	}
+	return nil
+}
+
+// lookAgain checks that the task's container is still there.
+func (d *Driver) lookAgain(ctx context.Context, engine Engine, task *task) error {
+	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
+	container, err := engine.Inspect(ctx, task.state.ContainerID)
+	switch {
+	case errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded):
+		d.logger.Warn("container engine does not answer, task is taken to run", "task_id", task.id, "error", err)
+		return nil
+	case err != nil:
+		return err
+	case container.Running:
+		return nil
+	case container.Exit != nil:
+		d.finish(task, *container.Exit)
+		return nil
+	}
+	return fmt.Errorf("container %s has no process any more, as after a reboot: %w", task.state.ContainerID, ErrNoContainer)
+}

@@ -1,0 +1,275 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+)
+
+const (
+	containerdStart = 30 * time.Second
+	containerdStop  = 15 * time.Second
+)
+
+// ContainerdDaemon is a containerd of a test's own, with its own root, state and socket.
+type ContainerdDaemon struct {
+	// Address is the path of its socket.
+	Address string
+	// Root and State are its folders.
+	Root, State string
+
+	t       testing.TB
+	dir     string
+	command *exec.Cmd
+	exited  chan error
+}
+
+// Containerd starts a containerd, which ends with the test together with every container, shim and mount of it. It needs root
+// and Debian's containerd and runc.
+func Containerd(t testing.TB) *ContainerdDaemon {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("harness: containerd needs root")
+	}
+	// A socket's path has at most 107 bytes, which t.TempDir may be longer than.
+	dir, err := os.MkdirTemp("", "pf-ctd-")
+	if err != nil {
+		t.Fatalf("harness: make folder for containerd: %v", err)
+	}
+	d := &ContainerdDaemon{
+		Address: filepath.Join(dir, "c.sock"), Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"),
+		t: t, dir: dir,
+	}
+	t.Cleanup(d.cleanUp)
+	if err := os.WriteFile(d.configPath(), []byte(d.configuration()), 0o600); err != nil {
+		t.Fatalf("harness: write containerd configuration: %v", err)
+	}
+	d.Start()
+	return d
+}
+
+func (d *ContainerdDaemon) configPath() string { return filepath.Join(d.dir, "config.toml") }
+
+// configuration leaves out Kubernetes' part, which is slow to start and wants a network configuration. Its names differ from
+// version to version.
+func (d *ContainerdDaemon) configuration() string {
+	return fmt.Sprintf(`version = 2
+root = %q
+state = %q
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
+
+[grpc]
+  address = %q
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = %q
+`, d.Root, d.State, d.Address, filepath.Join(d.dir, "opt"))
+}
+
+// Start starts the daemon, again after Kill, and returns when it answers.
+func (d *ContainerdDaemon) Start() {
+	d.t.Helper()
+	log, err := os.OpenFile(d.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		d.t.Fatalf("harness: open containerd log: %v", err)
+	}
+	defer log.Close()
+	command := exec.Command("containerd", "--config", d.configPath())
+	command.Stdout, command.Stderr = log, log
+	if err := command.Start(); err != nil {
+		d.t.Fatalf("harness: start containerd: %v: run make bootstrap", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- command.Wait() }()
+	d.command, d.exited = command, exited
+	if err := d.awaitServing(); err != nil {
+		d.t.Fatalf("harness: start containerd: %v\n%s", err, d.log())
+	}
+}
+
+func (d *ContainerdDaemon) awaitServing() error {
+	ctx, cancel := context.WithTimeout(context.Background(), containerdStart)
+	defer cancel()
+	client, err := containerd.New(d.Address, containerd.WithTimeout(time.Second))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	_, err = client.IsServing(ctx)
+	return err
+}
+
+func (d *ContainerdDaemon) logPath() string { return filepath.Join(d.dir, "containerd.log") }
+
+func (d *ContainerdDaemon) log() string {
+	content, err := os.ReadFile(d.logPath())
+	if err != nil {
+		return err.Error()
+	}
+	return string(content[max(0, len(content)-8<<10):])
+}
+
+// Kill ends the daemon as a crash would. Its containers run on.
+func (d *ContainerdDaemon) Kill() {
+	d.t.Helper()
+	d.signal(syscall.SIGKILL)
+}
+
+// signal sends a signal and waits for the end of the daemon.
+func (d *ContainerdDaemon) signal(signal syscall.Signal) {
+	d.t.Helper()
+	if d.command == nil {
+		return
+	}
+	_ = d.command.Process.Signal(signal)
+	select {
+	case <-d.exited:
+	case <-time.After(containerdStop):
+		_ = d.command.Process.Kill()
+		<-d.exited
+		d.t.Errorf("harness: containerd did not end %s after signal %s", containerdStop, signal)
+	}
+	d.command = nil
+}
+
+// Client is a client of the daemon in the given namespace; it is closed with the test.
+func (d *ContainerdDaemon) Client(namespace string) *containerd.Client {
+	d.t.Helper()
+	client, err := containerd.New(d.Address, containerd.WithDefaultNamespace(namespace))
+	if err != nil {
+		d.t.Fatalf("harness: make containerd client: %v", err)
+	}
+	d.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// Shims are the process ids of the daemon's shims.
+func (d *ContainerdDaemon) Shims() []int {
+	d.t.Helper()
+	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		d.t.Fatalf("harness: list processes: %v", err)
+	}
+	var shims []int
+	for _, entry := range entries {
+		content, err := os.ReadFile(entry)
+		if err != nil {
+			continue // it has ended
+		}
+		arguments := strings.Split(string(content), "\x00")
+		if !strings.Contains(filepath.Base(arguments[0]), "containerd-shim") || !contains(arguments, d.Address) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(entry))); err == nil {
+			shims = append(shims, pid)
+		}
+	}
+	return shims
+}
+
+func contains(list []string, value string) bool {
+	for _, v := range list {
+		if v == value {
+			return true
+		}
+	}
+	return false
+}
+
+// Mounts are the mount points below the daemon's folder.
+func (d *ContainerdDaemon) Mounts() []string {
+	d.t.Helper()
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		d.t.Fatalf("harness: read mounts: %v", err)
+	}
+	var mounts []string
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], d.dir+"/") {
+			mounts = append(mounts, fields[4])
+		}
+	}
+	return mounts
+}
+
+// cleanUp removes what the test left in the daemon, ends the daemon, and removes its folder.
+func (d *ContainerdDaemon) cleanUp() {
+	if d.t.Failed() {
+		d.t.Logf("containerd log:\n%s", d.log())
+	}
+	if d.command == nil {
+		d.Start()
+	}
+	if err := d.removeContainers(); err != nil {
+		d.t.Errorf("harness: remove containers: %v", err)
+	}
+	d.signal(syscall.SIGTERM)
+	d.endShims()
+	for _, target := range d.Mounts() {
+		if err := mount.UnmountAll(target, 0); err != nil {
+			d.t.Errorf("harness: unmount %s: %v", target, err)
+		}
+	}
+	if err := os.RemoveAll(d.dir); err != nil {
+		d.t.Errorf("harness: remove containerd folder: %v", err)
+	}
+}
+
+func (d *ContainerdDaemon) removeContainers() error {
+	ctx, cancel := context.WithTimeout(context.Background(), containerdStop)
+	defer cancel()
+	client, err := containerd.New(d.Address)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	names, err := client.NamespaceService().List(ctx)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, name := range names {
+		ctx := namespaces.WithNamespace(ctx, name)
+		list, err := client.Containers(ctx)
+		if err != nil {
+			return err
+		}
+		for _, container := range list {
+			failed = append(failed, removeContainer(ctx, container))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func removeContainer(ctx context.Context, container containerd.Container) error {
+	if task, err := container.Task(ctx, nil); err == nil {
+		if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil {
+			return err
+		}
+	}
+	return container.Delete(ctx, containerd.WithSnapshotCleanup)
+}
+
+// endShims waits for shims to end by themselves, and kills those that do not.
+func (d *ContainerdDaemon) endShims() {
+	deadline := time.Now().Add(containerdStop)
+	for len(d.Shims()) > 0 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, pid := range d.Shims() {
+		d.t.Errorf("harness: shim %d did not end with its container", pid)
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
