@@ -1,6 +1,9 @@
 package environment
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // DefaultTag is the tag that the base image gets in the layout.
 const DefaultTag = "default:latest"
@@ -28,6 +31,8 @@ type BaseOptions struct {
 	// Mirror is where Debian's packages are fetched from, the archive and its security updates; Debian's own when empty. It leaves
 	// no trace in the image.
 	Mirror Mirror
+	// Version is nomad-promptflow's own version, for the image's labels.
+	Version string
 	// Refresh builds every layer again, so that security updates of Debian get in, instead of taking finished ones.
 	Refresh bool
 	// Progress, when not nil, is told what happens. It is called from one goroutine at a time and must not block.
@@ -89,9 +94,23 @@ type Layer struct {
 	// Size and Uncompressed are in bytes.
 	Size         int64 `json:"size"`
 	Uncompressed int64 `json:"uncompressed"`
+	// Packages are the Debian or Python packages that the layer brings, with their versions.
+	Packages map[string]string `json:"packages,omitempty"`
 	// Cached says that the layer was taken from the cache; Made is when it was built.
 	Cached bool      `json:"cached"`
 	Made   time.Time `json:"made"`
 	// Seconds is how long getting the layer took in this build.
 	Seconds float64 `json:"seconds"`
+}
+
+// BuildBase builds the base image into the layout of o, from cached layers where their inputs did not change.
+//
+// It needs root (for mmdebstrap and chroot), mmdebstrap, and, when a layer is not cached, Debian's and Python's package indexes. A
+// failed or cancelled build leaves the layout as it was and no mount, process or temporary folder.
+func BuildBase(ctx context.Context, o BaseOptions) (*Result, error) {
+	b, err := newBaseBuild(o)
+	if err != nil {
+		return nil, err
+	}
+	return b.run(ctx)
 }
