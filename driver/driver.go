@@ -82,7 +82,7 @@ func (d *Driver) SetConfig(_ context.Context, encoded []byte, client *plugin.Cli
 	if err != nil {
 		return err
 	}
-	engine, err := d.parts.OpenEngine(config.engine(), d.logger)
+	engine, err := d.parts.OpenEngine(config.Containerd, d.logger)
 	if err != nil {
 		return fmt.Errorf("open container engine %s: %w", config.Containerd.Address, err)
 	}

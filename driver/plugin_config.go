@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
+	"github.com/nomad-promptflow/nomad-promptflow/plugin/hclspec"
 )
 
 // PluginConfig is the body of the agent's plugin "nomad-promptflow" { config { } } block.
@@ -16,7 +17,7 @@ type PluginConfig struct {
 	// ImagePullTimeout bounds fetching and unpacking one image.
 	ImagePullTimeout string `codec:"image_pull_timeout"`
 	// GCContainer removes a container when its task is destroyed; without it the container's files stay for a look.
-	GCContainer *bool `codec:"gc_container"`
+	GCContainer bool `codec:"gc_container"`
 
 	pullTimeout time.Duration
 }
@@ -32,10 +33,8 @@ type ContainerdConfig struct {
 // EngineConfig is what an engine needs of the configuration.
 type EngineConfig = ContainerdConfig
 
-const defaultImagePullTimeout = "5m"
-
+// defaultPluginConfig is what holds where the agent's configuration says nothing.
 func defaultPluginConfig() PluginConfig {
-	gc := true
 	return PluginConfig{
 		Containerd: ContainerdConfig{
 			Address:     "/run/containerd/containerd.sock",
@@ -44,47 +43,48 @@ func defaultPluginConfig() PluginConfig {
 			Runtime:     "io.containerd.runc.v2",
 		},
 		Environments:     "/var/lib/nomad-promptflow/environments",
-		ImagePullTimeout: defaultImagePullTimeout,
-		GCContainer:      &gc,
+		ImagePullTimeout: "5m",
+		GCContainer:      true,
 	}
 }
 
-func (c PluginConfig) engine() EngineConfig { return c.Containerd }
+// ConfigSchema describes PluginConfig to the agent.
+func (d *Driver) ConfigSchema() *hclspec.Spec {
+	defaults := defaultPluginConfig()
+	return hclspec.Object(map[string]*hclspec.Spec{
+		"containerd": hclspec.Block("containerd", false, hclspec.Object(map[string]*hclspec.Spec{
+			"address":     hclspec.String("address", defaults.Containerd.Address),
+			"namespace":   hclspec.String("namespace", defaults.Containerd.Namespace),
+			"snapshotter": hclspec.String("snapshotter", defaults.Containerd.Snapshotter),
+			"runtime":     hclspec.String("runtime", defaults.Containerd.Runtime),
+		})),
+		"environments":       hclspec.String("environments", defaults.Environments),
+		"image_pull_timeout": hclspec.String("image_pull_timeout", defaults.ImagePullTimeout),
+		"gc_container":       hclspec.Bool("gc_container", defaults.GCContainer),
+	})
+}
 
-// decodePluginConfig reads the configuration, fills in defaults and validates it.
+// decodePluginConfig reads the configuration over the defaults and validates it.
 func decodePluginConfig(encoded []byte) (PluginConfig, error) {
-	var config PluginConfig
+	config := defaultPluginConfig()
 	if len(encoded) > 0 {
 		if err := plugin.DecodeConfig(encoded, &config); err != nil {
 			return PluginConfig{}, fmt.Errorf("decode plugin configuration: %w", err)
 		}
 	}
-	config.fillDefaults()
 	return config, config.validate()
-}
-
-func (c *PluginConfig) fillDefaults() {
-	defaults := defaultPluginConfig()
-	fill(&c.Containerd.Address, defaults.Containerd.Address)
-	fill(&c.Containerd.Namespace, defaults.Containerd.Namespace)
-	fill(&c.Containerd.Snapshotter, defaults.Containerd.Snapshotter)
-	fill(&c.Containerd.Runtime, defaults.Containerd.Runtime)
-	fill(&c.Environments, defaults.Environments)
-	fill(&c.ImagePullTimeout, defaults.ImagePullTimeout)
-	if c.GCContainer == nil {
-		c.GCContainer = defaults.GCContainer
-	}
-}
-
-func fill(value *string, fallback string) {
-	if *value == "" {
-		*value = fallback
-	}
 }
 
 func (c *PluginConfig) validate() error {
 	if !filepath.IsAbs(c.Containerd.Address) {
 		return fmt.Errorf("containerd.address %q: must be the absolute path of a unix socket", c.Containerd.Address)
+	}
+	for option, value := range map[string]string{
+		"namespace": c.Containerd.Namespace, "snapshotter": c.Containerd.Snapshotter, "runtime": c.Containerd.Runtime,
+	} {
+		if value == "" {
+			return fmt.Errorf("containerd.%s: must not be empty", option)
+		}
 	}
 	if !filepath.IsAbs(c.Environments) {
 		return fmt.Errorf("environments %q: must be an absolute path", c.Environments)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
+	"github.com/nomad-promptflow/nomad-promptflow/plugin/hclspec"
 )
 
 // TaskConfig is the body of a task's config { } block.
@@ -37,9 +38,30 @@ const (
 	defaultMaxConcurrency = 32
 )
 
+// TaskConfigSchema describes TaskConfig to the agent. Environment has its default in validate, which must see whether a job
+// sets it beside image.
+func (d *Driver) TaskConfigSchema() *hclspec.Spec {
+	return hclspec.Object(map[string]*hclspec.Spec{
+		"environment":       hclspec.Attr("environment", "string", false),
+		"image":             hclspec.Attr("image", "string", false),
+		"image_pull_policy": hclspec.String("image_pull_policy", string(PullIfNotPresent)),
+		"flow":              hclspec.Attr("flow", "string", false),
+		"max_concurrency":   hclspec.Number("max_concurrency", defaultMaxConcurrency),
+		"workers":           hclspec.Number("workers", 0),
+		"ports":             hclspec.Attr("ports", "list(string)", false),
+		"entrypoint":        hclspec.Attr("entrypoint", "list(string)", false),
+		"command":           hclspec.Attr("command", "string", false),
+		"args":              hclspec.Attr("args", "list(string)", false),
+		"work_dir":          hclspec.Attr("work_dir", "string", false),
+		"labels":            hclspec.BlockAttrs("labels", "string", false),
+		"readonly_rootfs":   hclspec.Bool("readonly_rootfs", false),
+		"hostname":          hclspec.Attr("hostname", "string", false),
+	})
+}
+
 // decodeTaskConfig reads a task's configuration, fills in defaults and validates it.
 func decodeTaskConfig(encoded []byte) (TaskConfig, error) {
-	config := TaskConfig{}
+	config := TaskConfig{ImagePullPolicy: PullIfNotPresent, MaxConcurrency: defaultMaxConcurrency}
 	if len(encoded) > 0 {
 		if err := plugin.DecodeConfig(encoded, &config); err != nil {
 			return TaskConfig{}, fmt.Errorf("decode task configuration: %w", err)
@@ -51,7 +73,7 @@ func decodeTaskConfig(encoded []byte) (TaskConfig, error) {
 	return config, nil
 }
 
-// validate checks every option and names the wrong one. It fills in the defaults that depend on other options.
+// validate checks every option and names the wrong one.
 func (c *TaskConfig) validate() error {
 	if c.Environment != "" && c.Image != "" {
 		return errors.New("environment and image: only one of them may be set")
@@ -59,10 +81,7 @@ func (c *TaskConfig) validate() error {
 	if c.Environment == "" && c.Image == "" {
 		c.Environment = defaultEnvironment
 	}
-	if c.MaxConcurrency == 0 {
-		c.MaxConcurrency = defaultMaxConcurrency
-	}
-	if c.MaxConcurrency < 0 {
+	if c.MaxConcurrency <= 0 {
 		return fmt.Errorf("max_concurrency %d: must be above zero", c.MaxConcurrency)
 	}
 	if c.Workers < 0 {
@@ -76,8 +95,6 @@ func (c *TaskConfig) validate() error {
 
 func (c *TaskConfig) validatePolicy() error {
 	switch c.ImagePullPolicy {
-	case "":
-		c.ImagePullPolicy = PullIfNotPresent
 	case PullIfNotPresent, PullAlways, PullNever:
 	default:
 		return fmt.Errorf("image_pull_policy %q: must be %s, %s or %s",

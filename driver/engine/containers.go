@@ -49,7 +49,7 @@ func (e *Engine) Create(ctx context.Context, request driver.ContainerRequest) (p
 // explainCreate leaves the driver's "no such container" to containers: here what is missing is something else, whatever a
 // runtime calls it.
 func (e *Engine) explainCreate(ctx context.Context, err error) error {
-	explained := explain(err)
+	explained := explainStart(err)
 	switch {
 	case isDiskFull(err):
 		return e.explainDiskFull(ctx, err)
@@ -113,15 +113,16 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	return explainStart(err)
 }
 
+// isBadCommand recognizes a runtime's complaint about the command itself: containerd passes on no more than its text.
+func isBadCommand(err error) bool {
+	return strings.Contains(err.Error(), "exec: \"") || strings.Contains(err.Error(), "executable file not found")
+}
+
 // explainStart names the usual mistake behind a runtime's long message.
 func explainStart(err error) error {
-	if err == nil {
-		return nil
-	}
-	text := err.Error()
-	if strings.Contains(text, "executable file not found") || strings.Contains(text, "exec:") {
+	if err != nil && isBadCommand(err) {
 		return fmt.Errorf("the command is not in the image, or cannot be executed there: check entrypoint, command and args: %w",
-			explain(err))
+			err)
 	}
 	return explain(err)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc/status"
 
 	"github.com/nomad-promptflow/nomad-promptflow/driver"
 )
@@ -102,7 +103,10 @@ func explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = errgrpc.ToNative(err)
+	if _, raw := err.(interface{ GRPCStatus() *status.Status }); raw {
+		// Parts of the client hand out what they got from the wire.
+		err = errgrpc.ToNative(err)
+	}
 	switch {
 	case errors.Is(err, driver.ErrUnavailable), errors.Is(err, driver.ErrNoContainer):
 		return err

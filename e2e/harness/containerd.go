@@ -70,6 +70,9 @@ root = %q
 state = %q
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
 
+[debug]
+  level = "warn"
+
 [grpc]
   address = %q
 
