@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,15 +23,24 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
+var findPython sync.Once
+var pythonPath string
+
+// python returns the interpreter; looking for it imports prompt flow, so that is done once.
+func python(t testing.TB) string {
+	t.Helper()
+	harness.Integration(t)
+	findPython.Do(func() { pythonPath = harness.Python(t) })
+	must.NotEq(t, "", pythonPath)
+	return pythonPath
+}
+
 // startManager starts real Python with the packages of the lock file.
 func startManager(t testing.TB, config Config) *Manager {
 	t.Helper()
-	harness.Integration(t)
-	config.Python = harness.Python(t)
+	config.Python = python(t)
 	config.Dir = t.TempDir()
-	if config.Logger == nil {
-		config.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: hclog.DefaultOutput})
-	}
+	config.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: t.Output()})
 	m, err := Start(within(t, time.Minute), config)
 	must.NoError(t, err)
 	t.Cleanup(func() { must.NoError(t, m.Close()) })

@@ -9,7 +9,7 @@ from promptflow.contracts.tool import ConnectionType
 
 _SCALARS = frozenset((type(None), bool, int, float, str))
 _STR = frozenset((str,))
-_MAX_DEPTH = 500  # well below the recursion limit here and the reader's bound there
+_MAX_DEPTH = 300  # well below the recursion limit here and the reader's bound there
 _MAX_REPR = 1024
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
@@ -33,7 +33,12 @@ def is_plain(value, depth=0):
         return False
     if _SCALARS.issuperset(map(type, items)):
         return True
-    return depth < _MAX_DEPTH and all(is_plain(item, depth + 1) for item in items if type(item) not in _SCALARS)
+    if depth == _MAX_DEPTH:  # or a list in itself
+        return False
+    for item in items:
+        if type(item) not in _SCALARS and not is_plain(item, depth + 1):
+            return False
+    return True
 
 
 def _bytes(encode, encode_ascii, value):
