@@ -53,11 +53,7 @@ func fillMessage(last *value.Dict, chunk string) (bool, error) {
 		return true, fillTool(last, chunk)
 	}
 	if role == "assistant" {
-		calls, found, err := parseToolCalls(chunk)
-		if err != nil {
-			return false, err
-		}
-		if found {
+		if calls, found := parseToolCalls(chunk); found {
 			last.Set("tool_calls", calls)
 			return true, nil
 		}
@@ -100,21 +96,17 @@ func find(pattern *regexp.Regexp, text, word string) []string {
 }
 
 // parseToolCalls reads the tool calls of an assistant's message, a Python literal after "tool_calls:". What is no
-// literal is not found, as in promptflow-tools.
-func parseToolCalls(chunk string) (any, bool, error) {
+// literal is not found, as in promptflow-tools; a literal without JSON is kept as *unsendable, which fails when it is sent.
+func parseToolCalls(chunk string) (any, bool) {
 	m := find(toolCallsPattern, chunk, "tool_calls")
 	if m == nil {
-		return nil, false, nil
+		return nil, false
 	}
 	v, err := parseLiteral(m[1])
-	switch e := err.(type) {
-	case nil:
-		return v, true, nil
-	case *unsendable:
-		return nil, false, llmError("TypeError", e.Error())
-	default:
-		return nil, false, nil
+	if odd, ok := err.(*unsendable); ok {
+		return odd, true
 	}
+	return v, err == nil
 }
 
 func invalidRole(role string, m mapping) error {

@@ -2,10 +2,11 @@ package tool
 
 import (
 	"errors"
+	"strconv"
+	"strings"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/template"
-	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
 // The targets of the errors made here (promptflow.exceptions.ErrorTarget).
@@ -37,16 +38,20 @@ func invalidFlow(class, format string, args ...any) *api.Error {
 	return api.NewError([]string{api.UserError, "ValidationError", "InvalidFlowRequest", class}, targetExecutor, format, args...)
 }
 
-// syntaxError is Jinja2 refusing a template while its node is resolved.
+// syntaxError is Jinja2 refusing a template while its node is resolved. A renderer may also speak in prompt flow's errors.
 func syntaxError(node string, err error) error {
 	var je *template.Error
+	var e *api.Error
+	if errors.As(err, &e) && strings.HasPrefix(e.Class(), "Template") {
+		return resolveError(node, e)
+	}
 	if !errors.As(err, &je) {
 		return err
 	}
-	e := api.NewError([]string{api.SystemError, je.Class}, targetExecutor, "(%s) %s", je.Class, je.Message)
+	e = api.NewError([]string{api.SystemError, je.Class}, targetExecutor, "(%s) %s", je.Class, je.Message)
 	prefix := "Tool load failed in '" + node + "': "
 	if je.Line > 0 {
-		prefix += "Jinja parsing failed at line " + value.Str(int64(je.Line)) + ": "
+		prefix += "Jinja parsing failed at line " + strconv.Itoa(je.Line) + ": "
 	}
 	e.Message = prefix + e.Message
 	return e
@@ -55,6 +60,12 @@ func syntaxError(node string, err error) error {
 // renderError is an exception of Jinja2 while a template is rendered; hidden words are restored in its text.
 func renderError(err error, m mapping) error {
 	var je *template.Error
+	var e *api.Error
+	if errors.As(err, &e) && e.Class() == "JinjaTemplateError" {
+		restored := *e
+		restored.Message = m.restore(e.Message)
+		return &restored
+	}
 	if !errors.As(err, &je) {
 		return err
 	}

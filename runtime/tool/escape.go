@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
@@ -48,8 +46,8 @@ type escaper struct {
 	newID       func() string
 }
 
-func newEscaper(call Call, chatLists bool) escaper {
-	return escaper{fromFlow: call.FromFlow, fromPrompts: call.FromPrompts, chatLists: chatLists, newID: uuid.NewString}
+func newEscaper(call Call, chatLists bool, newID func() string) escaper {
+	return escaper{fromFlow: call.FromFlow, fromPrompts: call.FromPrompts, chatLists: chatLists, newID: newID}
 }
 
 // mapping returns what has to be hidden in inputs: what their prompt texts hide already, then the role words of flow

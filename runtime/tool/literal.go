@@ -3,6 +3,7 @@ package tool
 import (
 	"errors"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -26,7 +27,8 @@ const maxLiteralNesting = 200
 const maxIntDigits = 4300
 
 // parseLiteral is ast.literal_eval for a text in brackets: lists, tuples (as lists, which is what JSON makes of them), dicts,
-// strings, numbers, True, False and None. Sets, bytes, complex numbers and the ellipsis are *unsendable.
+// strings, numbers, True, False and None. A literal with sets, bytes, complex numbers or the ellipsis inside gives
+// *unsendable as an error.
 func parseLiteral(text string) (any, error) {
 	if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
 		return nil, errNotLiteral
@@ -162,7 +164,7 @@ func (p *literalParser) group(depth int) (any, error) {
 
 // braces reads a dict or a set. JSON's keys are strings: numbers and names become theirs, as json.dumps makes them.
 func (p *literalParser) braces(depth int) (any, error) {
-	dict := value.NewDict()
+	dict, keys := value.NewDict(), []any{}
 	if p.take('}') {
 		return dict, nil
 	}
@@ -183,10 +185,14 @@ func (p *literalParser) braces(depth int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		if i := slices.IndexFunc(keys, func(k any) bool { return value.Equal(k, key) }); i >= 0 {
+			key = keys[i] // the first of equal keys, such as 1 and True, stays
+		}
 		name, ok := keyText(key)
 		if !ok {
 			return nil, errNotLiteral // unhashable
 		}
+		keys = append(keys, key)
 		dict.Set(name, v)
 		comma := p.take(',')
 		if p.take('}') {

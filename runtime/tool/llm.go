@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/connection"
@@ -43,6 +46,7 @@ type LLM struct {
 	literals   *value.Dict // converted
 	dropped    []string    // literals that are null or empty
 	client     *Client
+	newID      func() string // makes UUIDs
 }
 
 // NewLLM resolves an llm node as prompt flow does when a flow is loaded: its connection, which decides the provider, its API,
@@ -65,7 +69,7 @@ func NewLLM(ctx context.Context, r template.Renderer, spec LLMSpec) (*LLM, error
 }
 
 func resolveLLM(spec LLMSpec) (*LLM, *api.Error) {
-	l := &LLM{node: spec.Node, api: spec.API, source: template.New(spec.Source), client: spec.Client}
+	l := &LLM{node: spec.Node, api: spec.API, source: template.New(spec.Source), client: spec.Client, newID: uuid.NewString}
 	if l.client == nil {
 		l.client = DefaultClient
 	}
@@ -167,7 +171,7 @@ func (l *LLM) messages(ctx context.Context, r template.Renderer, call Call, vari
 	options := template.Options{ChatLists: l.provider == providerAzure}
 	variables = variables.Clone()
 	variables.Delete("image_detail")
-	esc := newEscaper(call, options.ChatLists)
+	esc := newEscaper(call, options.ChatLists, l.newID)
 	m := esc.mapping(variables)
 	text, err := l.source.Render(ctx, r, esc.escape(variables, m), options)
 	if err != nil {
@@ -229,5 +233,5 @@ func missingText(function string, names []string) string {
 	if len(names) > 1 {
 		plural = "s"
 	}
-	return function + "() missing " + value.Str(int64(len(names))) + " required positional argument" + plural + ": " + strings.Join(quoted, " and ")
+	return function + "() missing " + strconv.Itoa(len(names)) + " required positional argument" + plural + ": " + strings.Join(quoted, " and ")
 }

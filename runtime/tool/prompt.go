@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"github.com/google/uuid"
+
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/template"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
@@ -23,6 +25,7 @@ type PromptSpec struct {
 type Prompt struct {
 	node   string
 	source *template.Source
+	newID  func() string // makes UUIDs
 }
 
 // promptParameters are the parameters of render_template_jinja2, which a template may not use as variables.
@@ -43,7 +46,7 @@ func NewPrompt(ctx context.Context, r template.Renderer, spec PromptSpec) (*Prom
 	if err := refuseInputs(spec.Node, spec.Source, spec.Literals, promptParameters); err != nil {
 		return nil, resolveError(spec.Node, err)
 	}
-	return &Prompt{node: spec.Node, source: source}, nil
+	return &Prompt{node: spec.Node, source: source, newID: uuid.NewString}, nil
 }
 
 // HasDefault reports whether a parameter of the tool has a default, so that an input bound to a bypassed node is left
@@ -58,7 +61,7 @@ func (p *Prompt) Run(ctx context.Context, r template.Renderer, call Call) (Resul
 		return result, renderError(err, nil)
 	}
 	result.Output = text
-	esc := newEscaper(call, false)
+	esc := newEscaper(call, false, p.newID)
 	m := esc.mapping(call.Inputs)
 	if len(m) == 0 {
 		return result, nil

@@ -204,6 +204,8 @@ func sendable(v any) error {
 				return err
 			}
 		}
+	case *unsendable:
+		return llmError("TypeError", v.Error())
 	case *value.Ref:
 		return llmError("TypeError", (&unsendable{what: value.TypeName(v)}).Error())
 	}
