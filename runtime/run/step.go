@@ -1,0 +1,130 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/graph"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/template"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/tool"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
+)
+
+// step is a node's tool.
+type step interface {
+	// hasDefault reports whether a parameter has a default, so that an input from a bypassed node is left out.
+	hasDefault(name string) bool
+	// run runs the node. It returns soon after ctx ends.
+	run(ctx context.Context, s *stage, n *flow.Node, inputs []graph.Input) outcome
+}
+
+// outcome is what a node's run gave.
+type outcome struct {
+	value          any
+	escapes        *tool.Escapes
+	err            *api.Error
+	inputs         json.RawMessage
+	stdout, stderr string
+	metrics        json.RawMessage
+	apiCalls       json.RawMessage
+	systemMetrics  *value.Dict
+	started        time.Time
+	unstarted      bool // it was cancelled while it waited for a slot
+	duration       time.Duration
+}
+
+// pythonStep calls a tool in a worker, which holds the literal inputs.
+type pythonStep struct{ tool *worker.Tool }
+
+func (p *pythonStep) hasDefault(name string) bool { return p.tool.HasDefault(name) }
+
+func (p *pythonStep) run(ctx context.Context, s *stage, n *flow.Node, inputs []graph.Input) outcome {
+	began := time.Now()
+	session, err := s.session.get(ctx)
+	if err != nil {
+		return outcome{err: asError(ctx, err), started: began, duration: time.Since(began)}
+	}
+	call := worker.Call{Node: n.Name, RunID: s.runID, LineNumber: -1}
+	if s.number != nil {
+		call.LineNumber = *s.number
+	}
+	for _, in := range inputs {
+		if in.From.Kind != flow.Literal {
+			call.Inputs = append(call.Inputs, worker.Input{Name: in.Name, Value: in.Value, Property: in.Property, Source: in.From.Name})
+		}
+	}
+	result, err := session.Call(ctx, call)
+	if err != nil {
+		return outcome{err: asError(ctx, err), started: began, duration: time.Since(began)}
+	}
+	o := outcome{
+		value: result.Value, err: result.Error, inputs: result.Inputs, stdout: result.Stdout, stderr: result.Stderr,
+		metrics: result.Metrics, apiCalls: result.APICalls, started: result.Started, duration: result.Duration,
+	}
+	if len(result.SystemMetrics) > 0 {
+		o.systemMetrics, _ = value.DecodeDict(result.SystemMetrics) // ours; a bad one is none
+	}
+	return o
+}
+
+// native is a tool that runs in Go.
+type native interface {
+	HasDefault(name string) bool
+	Run(ctx context.Context, r template.Renderer, call tool.Call) (tool.Result, error)
+}
+
+// nativeStep runs a prompt or llm node.
+type nativeStep struct{ tool native }
+
+func (p *nativeStep) hasDefault(name string) bool { return p.tool.HasDefault(name) }
+
+func (p *nativeStep) run(ctx context.Context, s *stage, n *flow.Node, inputs []graph.Input) outcome {
+	began := time.Now()
+	call, err := s.toolCall(ctx, inputs)
+	if err != nil {
+		return outcome{err: asError(ctx, err), started: began, duration: time.Since(began)}
+	}
+	result, err := p.tool.Run(ctx, s.session, call)
+	o := outcome{
+		value: result.Output, escapes: result.Escapes, stderr: result.Stderr, apiCalls: result.APICalls, started: began,
+		duration: time.Since(began), err: asError(ctx, err),
+	}
+	if result.Inputs != nil {
+		o.inputs = value.Encode(result.Inputs)
+	}
+	if u := result.Usage; u.Known {
+		o.systemMetrics = value.NewDict()
+		o.systemMetrics.Set("prompt_tokens", u.PromptTokens)
+		o.systemMetrics.Set("completion_tokens", u.CompletionTokens)
+		o.systemMetrics.Set("total_tokens", u.TotalTokens)
+	}
+	return o
+}
+
+// toolCall gathers the inputs of a native tool; the objects among them stay in the worker.
+func (s *stage) toolCall(ctx context.Context, inputs []graph.Input) (tool.Call, error) {
+	call := tool.Call{Inputs: value.NewDictSize(len(inputs)), FromPrompts: map[string]*tool.Escapes{}}
+	for _, in := range inputs {
+		v := in.Value
+		if ref, ok := v.(*value.Ref); ok && in.Property != "" {
+			var err error
+			if v, err = s.session.Property(ctx, ref, in.From.Name, in.Property); err != nil {
+				return call, err
+			}
+		}
+		call.Inputs.Set(in.Name, v)
+		switch {
+		case in.From.Kind == flow.FlowInput:
+			call.FromFlow = append(call.FromFlow, in.Name)
+		case in.From.Kind == flow.NodeOutput && in.From.Property == "":
+			if e := s.escapesOf(in.From.Name); e != nil {
+				call.FromPrompts[in.Name] = e
+			}
+		}
+	}
+	return call, nil
+}

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def join(b, c, a="default a"):
+    return [a, b, c]

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def one(a: int):
+    return a + 1

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def after(summary: object, prompts: list):
+    return [summary, prompts]

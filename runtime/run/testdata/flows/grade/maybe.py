@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def maybe(answer: str):
+    return answer.upper()

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def keywords(a: str, **kwargs):
+    return repr((a, sorted(kwargs.items())))

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def typed(i: int):
+    return i
