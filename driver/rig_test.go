@@ -59,8 +59,7 @@ func newRig(t testing.TB, images ...harness.BusyboxImage) *rig {
 func (r *rig) newDriver() *driver.Driver {
 	r.t.Helper()
 	d := driver.New(driver.Parts{
-		Version: "0.1.0", Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: testWriter{r.t}}),
-		OpenEngine: engine.Open,
+		Version: "0.1.0", Logger: testLogger(r.t), OpenEngine: engine.Open,
 	})
 	must.NoError(r.t, d.SetConfig(r.t.Context(), encode(r.t, r.config), nil))
 	r.t.Cleanup(func() { shutDown(r.t, d) })
@@ -83,6 +82,14 @@ func shutDown(t testing.TB, d *driver.Driver) {
 
 // client is containerd's own view.
 func (r *rig) client() *containerd.Client { return r.daemon.Client("nomad") }
+
+// testLogger logs into the test; a benchmark's output is its figures.
+func testLogger(t testing.TB) hclog.Logger {
+	if _, bench := t.(*testing.B); bench {
+		return hclog.NewNullLogger()
+	}
+	return hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: testWriter{t}})
+}
 
 type testWriter struct{ t testing.TB }
 
