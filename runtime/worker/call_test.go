@@ -226,6 +226,7 @@ async def f(i: int):
         await asyncio.sleep(0.002)
     log_metric("m", i)
     log_metric("nan", float("nan"))
+    log_metric("odd", {1, 2})
     return i
 `))
 	f := open(t, m, FlowSpec{ID: "f", Dir: dir, Nodes: []*value.Dict{node("sync", "sync.py", "i", "${inputs.i}"), node("async", "async.py", "i", "${inputs.i}")}})
@@ -242,11 +243,11 @@ async def f(i: int):
 				if name == "sync" {
 					test.Eq(t, strings.Repeat(line+"\n", 20), stamp.ReplaceAllString(r.Stdout, ""))
 					test.Eq(t, strings.Repeat(fmt.Sprintf("(%d)", i), 20), stamp.ReplaceAllString(r.Stderr, ""))
-					test.Eq(t, fmt.Sprintf(`{"m": %d}`, i), string(r.Metrics))
+					test.Eq(t, fmt.Sprintf(`{"m":%d}`, i), string(r.Metrics))
 				} else {
 					test.Eq(t, strings.Repeat(line, 20), stamp.ReplaceAllString(r.Stdout, ""))
 					test.Eq(t, 40, len(stamp.FindAllString(r.Stdout, -1))) // print writes its empty end too, as in prompt flow
-					test.Eq(t, fmt.Sprintf(`{"m": %d, "nan": NaN}`, i), string(r.Metrics))
+					test.Eq(t, fmt.Sprintf(`{"m":%d,"nan":NaN,"odd":"{1, 2}"}`, i), string(r.Metrics))
 				}
 			})
 		}

@@ -4,9 +4,9 @@ import "time"
 
 // The pool's rules, apart from the processes they rule.
 //
-// A worker waits for many sleeping calls as cheaply as for one, but runs Python on one processor at a time. So a second worker
-// is worth its memory as soon as one session is not enough to tell: growAt sessions in each.
-const growAt = 4
+// A worker waits for many sleeping calls as cheaply as for one, but runs Python on one processor at a time. So another worker
+// is worth its memory, which is small but for what the flow imports, when every worker has growAt sessions already.
+const growAt = 2
 
 // load is what the choice looks at.
 type load struct {

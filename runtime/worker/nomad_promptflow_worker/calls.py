@@ -16,6 +16,7 @@ from promptflow.tracing._tracer import Tracer
 
 from . import output, values
 from .flow import present
+from .frames import TooLarge
 
 _IDLE_SECONDS = 60
 
@@ -109,17 +110,21 @@ class Job:
         if record.stderr:
             head["stderr"] = "".join(record.stderr)
         if record.metrics:
-            parts.append(("metrics", json.dumps(record.metrics, default=str).encode()))
+            parts.append(("metrics", _metrics_json(record.metrics)))
 
     def _answer(self, head, parts):
-        from .frames import TooLarge
-
         try:
             self.worker.connection.write(head, parts)
         except TooLarge as error:
             self.worker.connection.write({"id": self.number, "error": present(_too_large(error))})
         except OSError:
             pass  # the runtime is gone; the reader ends the worker
+
+
+def _metrics_json(metrics):
+    """Metrics may be anything: what JSON cannot hold is shown by its repr."""
+    pairs = (json.dumps(str(key)).encode() + b":" + values.any_record_json(value) for key, value in metrics.items())
+    return b"{" + b",".join(pairs) + b"}"
 
 
 def _too_large(error):

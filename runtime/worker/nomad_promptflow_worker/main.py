@@ -5,7 +5,7 @@ import sys
 
 # Only this package comes from here: a flow's modules must not find ours, nor ours the flow's.
 here = os.path.dirname(os.path.abspath(__file__))
-sys.path[0] = os.path.dirname(here)
+sys.path[:] = [os.path.dirname(here)] + [p for p in sys.path if p != here]
 from nomad_promptflow_worker import zygote  # noqa: E402
 
 del sys.path[0]

@@ -24,6 +24,7 @@ from .values import Objects
 def run(sock, tie_fd):
     """Serve. Returns when the runtime has no more use for this worker."""
     os.setpgid(0, 0)  # what tools start can be ended with the worker
+    vars(sys.modules["__main__"]).pop("__file__", None)  # multiprocessing's spawned children would run it
     _tie_to_runtime(tie_fd)
     _prefer_for_oom()
     Worker(Connection(sock)).serve()
@@ -76,7 +77,12 @@ class Worker:
             if message is None:
                 return
             head, parts = message
-            getattr(self, "_" + head["op"])(head, parts)
+            try:
+                getattr(self, "_" + head["op"])(head, parts)
+            except Exception as error:  # such as no more threads
+                traceback.print_exc()
+                if "id" in head:
+                    self.connection.write({"id": head["id"], "error": present(error)})
 
     # Requests without an answer.
 
