@@ -549,3 +549,63 @@ func activeSnapshots(r *rig) map[string]bool {
 	}))
 	return active
 }
+
+func TestStartTask_inTheAgentsCgroup(t *testing.T) {
+	r := newRig(t)
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		testAgentsCgroupV2(t, r)
+		return
+	}
+	parent := "pftest-" + randomName(t)[:8]
+	share := filepath.Join("/sys/fs/cgroup/cpuset", parent, "share")
+	must.NoError(t, os.MkdirAll(share, 0o755))
+	t.Cleanup(func() { removeCgroups(t, parent) })
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		all, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/cpuset", file))
+		must.NoError(t, err)
+		must.NoError(t, os.WriteFile(filepath.Join("/sys/fs/cgroup/cpuset", parent, file), all, 0o644))
+		must.NoError(t, os.WriteFile(filepath.Join(share, file), all, 0o644))
+	}
+	task := r.shell("cat /proc/self/cgroup; echo " + endOfLog)
+	task.Resources.Linux = &plugin.LinuxResources{CgroupPath: share}
+	_, output := r.run(task)
+	scope := fmt.Sprintf("/%s/%s.web\n", parent, task.AllocID)
+	test.StrContains(t, output, ":cpuset:/"+parent+"/share\n")
+	test.StrContains(t, output, ":memory:"+scope)
+	test.StrContains(t, output, ":freezer:"+scope)
+}
+
+func testAgentsCgroupV2(t *testing.T, r *rig) {
+	t.Helper()
+	parent := "pftest-" + randomName(t)[:8] + ".slice"
+	task := r.shell("cat /sys/fs/cgroup/memory.max; sleep 1000")
+	path := filepath.Join("/sys/fs/cgroup", parent, "share.slice", task.AllocID+".web.scope")
+	must.NoError(t, os.MkdirAll(path, 0o755))
+	t.Cleanup(func() { removeCgroups(t, parent) })
+	task.Resources.Linux = &plugin.LinuxResources{CgroupPath: path}
+	r.start(task)
+	task.stdout.await(t, fmt.Sprint(64<<20))
+	procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+	must.NoError(t, err)
+	test.NotEq(t, "", strings.TrimSpace(string(procs)))
+	// The agent's last resort.
+	must.NoError(t, os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0o644))
+	test.Eq(t, 137, r.wait(task).ExitCode)
+	r.destroy(task)
+}
+
+// removeCgroups removes the test's own cgroups, the innermost first.
+func removeCgroups(t testing.TB, parent string) {
+	t.Helper()
+	for _, pattern := range []string{"%s/*/*", "%s/*", "%s"} {
+		for _, root := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			dirs, err := filepath.Glob(root + fmt.Sprintf(pattern, parent))
+			must.NoError(t, err)
+			for _, dir := range dirs {
+				if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+					must.NoError(t, os.Remove(dir))
+				}
+			}
+		}
+	}
+}

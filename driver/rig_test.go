@@ -46,7 +46,12 @@ func newRig(t testing.TB, images ...harness.BusyboxImage) *rig {
 			Env: []string{"FROM_IMAGE=yes"}, Entrypoint: []string{"/bin/sh", "-c"},
 		}}}
 	}
-	r := &rig{t: t, daemon: harness.Containerd(t), layout: harness.BusyboxLayout(t, images...)}
+	return newRigOn(t, harness.Containerd(t), images...)
+}
+
+func newRigOn(t testing.TB, daemon *harness.ContainerdDaemon, images ...harness.BusyboxImage) *rig {
+	t.Helper()
+	r := &rig{t: t, daemon: daemon, layout: harness.BusyboxLayout(t, images...)}
 	r.config = map[string]any{
 		"containerd":   map[string]any{"address": r.daemon.Address},
 		"environments": r.layout,

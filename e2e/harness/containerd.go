@@ -34,11 +34,34 @@ type ContainerdDaemon struct {
 	dir     string
 	command *exec.Cmd
 	exited  chan error
+	small   bool // Root is a file system of its own
 }
 
 // Containerd starts a containerd, which ends with the test together with every container, shim and mount of it. It needs root
 // and Debian's containerd and runc.
 func Containerd(t testing.TB) *ContainerdDaemon {
+	t.Helper()
+	d := newContainerd(t)
+	d.Start()
+	return d
+}
+
+// ContainerdOnSmallDisk is [Containerd] with no more than size bytes of disk.
+func ContainerdOnSmallDisk(t testing.TB, size int64) *ContainerdDaemon {
+	t.Helper()
+	d := newContainerd(t)
+	if err := os.Mkdir(d.Root, 0o711); err != nil {
+		t.Fatalf("harness: make containerd root: %v", err)
+	}
+	if err := syscall.Mount("tmpfs", d.Root, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Fatalf("harness: mount small disk: %v", err)
+	}
+	d.small = true
+	d.Start()
+	return d
+}
+
+func newContainerd(t testing.TB) *ContainerdDaemon {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("harness: containerd needs root")
@@ -56,7 +79,6 @@ func Containerd(t testing.TB) *ContainerdDaemon {
 	if err := os.WriteFile(d.configPath(), []byte(d.configuration()), 0o600); err != nil {
 		t.Fatalf("harness: write containerd configuration: %v", err)
 	}
-	d.Start()
 	return d
 }
 
@@ -191,7 +213,7 @@ func contains(list []string, value string) bool {
 	return false
 }
 
-// Mounts are the mount points below the daemon's folder.
+// Mounts are the mount points below the daemon's folder that its containers made.
 func (d *ContainerdDaemon) Mounts() []string {
 	d.t.Helper()
 	content, err := os.ReadFile("/proc/self/mountinfo")
@@ -200,7 +222,8 @@ func (d *ContainerdDaemon) Mounts() []string {
 	}
 	var mounts []string
 	for line := range strings.Lines(string(content)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], d.dir+"/") {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && strings.HasPrefix(fields[4], d.dir+"/") && fields[4] != d.Root {
 			mounts = append(mounts, fields[4])
 		}
 	}
@@ -223,6 +246,11 @@ func (d *ContainerdDaemon) cleanUp() {
 	for _, target := range d.Mounts() {
 		if err := mount.UnmountAll(target, 0); err != nil {
 			d.t.Errorf("harness: unmount %s: %v", target, err)
+		}
+	}
+	if d.small {
+		if err := mount.UnmountAll(d.Root, 0); err != nil {
+			d.t.Errorf("harness: unmount small disk: %v", err)
 		}
 	}
 	if err := os.RemoveAll(d.dir); err != nil {
