@@ -69,7 +69,7 @@ hashicorp.nomad.plugins.drivers.proto.TaskConfig: id=1 string, name=2 string, ms
 hashicorp.nomad.plugins.drivers.proto.Resources: allocated_resources=1 AllocatedTaskResources, linux_resources=2 LinuxResources, ports=3 rep PortMapping
 hashicorp.nomad.plugins.drivers.proto.AllocatedTaskResources: cpu=1 AllocatedCpuResources, memory=2 AllocatedMemoryResources, networks=5 rep NetworkResource
 hashicorp.nomad.plugins.drivers.proto.AllocatedCpuResources: cpu_shares=1 int64
-hashicorp.nomad.plugins.drivers.proto.AllocatedMemoryResources: memory_mb=1 int64, memory_max_mb=2 int64
+hashicorp.nomad.plugins.drivers.proto.AllocatedMemoryResources: memory_mb=2 int64, memory_max_mb=3 int64
 hashicorp.nomad.plugins.drivers.proto.NetworkResource: device=1 string, cidr=2 string, ip=3 string, mbits=4 int32, reserved_ports=5 rep NetworkPort, dynamic_ports=6 rep NetworkPort
 hashicorp.nomad.plugins.drivers.proto.NetworkPort: label=1 string, value=2 int32
 hashicorp.nomad.plugins.drivers.proto.PortMapping: label=1 string, value=2 int32, to=3 int32, host_ip=4 string
