@@ -47,6 +47,8 @@ type Driver struct {
 	events *eventQueue
 	tasks  *taskTable
 
+	leftovers leftovers
+
 	// life ends with Shutdown; work counts the goroutines that live in it.
 	life context.Context
 	end  context.CancelFunc

@@ -2,10 +2,11 @@ package driver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/shoenig/test"
 	"github.com/shoenig/test/must"
 	"github.com/shoenig/test/wait"
+	"golang.org/x/sys/unix"
 
 	"github.com/nomad-promptflow/nomad-promptflow/e2e/harness"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -142,10 +144,8 @@ func TestStartTask_givesTheTaskItsWorld(t *testing.T) {
 
 func TestStartTask_joinsTheNetworkNamespace(t *testing.T) {
 	r := newRig(t)
-	name := "pf" + randomName(t)[:8]
-	command(t, "ip", "netns", "add", name)
-	t.Cleanup(func() { command(t, "ip", "netns", "del", name) })
-	namespace, err := os.Stat("/var/run/netns/" + name)
+	path := newNetworkNamespace(t)
+	namespace, err := os.Stat(path)
 	must.NoError(t, err)
 
 	task := r.task(map[string]any{
@@ -153,7 +153,7 @@ func TestStartTask_joinsTheNetworkNamespace(t *testing.T) {
 		"ports": []string{"http"},
 	})
 	task.Network = &plugin.NetworkIsolation{
-		Mode: plugin.NetworkGroup, Path: "/var/run/netns/" + name,
+		Mode: plugin.NetworkGroup, Path: path,
 		Hosts: &plugin.HostsConfig{Hostname: "inner", Address: "172.26.64.9"},
 	}
 	task.DNS = &plugin.DNS{Servers: []string{"192.0.2.53"}, Searches: []string{"example.test"}}
@@ -511,10 +511,24 @@ func TestTaskStats(t *testing.T) {
 	r.destroy(task)
 }
 
-func command(t testing.TB, name string, args ...string) {
+// newNetworkNamespace makes a network namespace, as an agent does, and returns its path.
+func newNetworkNamespace(t testing.TB) string {
 	t.Helper()
-	output, err := exec.Command(name, args...).CombinedOutput()
-	must.NoError(t, err, must.Sprintf("%s %v: %s", name, args, output))
+	path := filepath.Join(t.TempDir(), "netns")
+	must.NoError(t, os.WriteFile(path, nil, 0o600))
+	made := make(chan error, 1)
+	go func() {
+		// The thread is in the new namespace and so must end with the goroutine: it stays locked.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			made <- err
+			return
+		}
+		made <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
+	}()
+	must.NoError(t, <-made)
+	t.Cleanup(func() { must.NoError(t, unix.Unmount(path, unix.MNT_DETACH)) })
+	return path
 }
 
 // containerName finds the name the driver gave the task's container.
@@ -608,4 +622,24 @@ func removeCgroups(t testing.TB, parent string) {
 			}
 		}
 	}
+}
+
+func TestDestroyTask_whileContainerdIsAway(t *testing.T) {
+	r := newRig(t)
+	task := r.shell("echo ready; sleep 1000")
+	r.start(task)
+	task.stdout.await(t, "ready")
+	r.daemon.Kill()
+	must.ErrorContains(t, r.driver.DestroyTask(t.Context(), task.ID, true), "does not answer")
+	r.daemon.Start()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.driver.Fingerprint(ctx, func(plugin.Fingerprint) error { return nil }) }()
+	eventually(t, "the task is destroyed after all", func() bool {
+		_, err := r.driver.InspectTask(t.Context(), task.ID)
+		return errors.Is(err, plugin.ErrTaskNotFound)
+	})
+	cancel()
+	must.NoError(t, <-ended)
+	requireNothingLeft(r, task)
 }

@@ -70,6 +70,7 @@ func (d *Driver) look(ctx context.Context) plugin.Fingerprint {
 		seen.Description, seen.Err = err.Error(), err
 		return seen
 	}
+	d.sweep()
 	seen.Health, seen.Description = plugin.Healthy, "Healthy"
 	maps.Copy(seen.Attributes, map[string]any{
 		"driver.promptflow.containerd.version": info.Version,

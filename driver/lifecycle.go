@@ -210,6 +210,9 @@ func (d *Driver) DestroyTask(ctx context.Context, id string, force bool) error {
 	defer cancel()
 	if err := removeContainer(ctx, engine, config, containerID(id)); err != nil {
 		d.logger.Error("cannot remove container of task", "task_id", id, "error", err)
+		if errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+			d.leftovers.add(id)
+		}
 		return fmt.Errorf("destroy task %s: %w", id, err)
 	}
 	if !known {

@@ -25,6 +25,7 @@ func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plu
 	if err != nil {
 		return nil, err
 	}
+	d.leftovers.forget(config.ID)
 	if adopted, err := d.adopt(ctx, engine, config); adopted != nil || err != nil {
 		return d.started(adopted, err)
 	}
