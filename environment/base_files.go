@@ -32,16 +32,6 @@ func baseLines(name string) []string {
 	return lines
 }
 
-// lockedVersion returns the version of a package in requirements.lock.
-func lockedVersion(name string) string {
-	for _, line := range baseLines("requirements.lock") {
-		if version, ok := strings.CutPrefix(line, name+"=="); ok {
-			return strings.TrimSpace(strings.TrimSuffix(version, `\`))
-		}
-	}
-	panic("environment: requirements.lock has no " + name)
-}
-
 // writeBaseFiles puts the embedded files into dir, for scripts that run in a root file system.
 func writeBaseFiles(dir string) error {
 	entries, err := baseFiles.ReadDir("base")
