@@ -410,3 +410,55 @@ func TestRender(t *testing.T) {
 	_, err = s.Variables(within(t, time.Minute), "{{ before")
 	must.ErrorContains(t, err, "unexpected end of template")
 }
+
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	m := startManager(t, Config{Workers: 1})
+	dir := writeFlow(t, "sync.py", script("@tool\ndef f(n: int):\n    for i in range(n):\n        if i == 3: raise ValueError('three')\n        yield i\n"),
+		"async.py", script("import asyncio\n@tool\nasync def f(n: int):\n    for i in range(n):\n        await asyncio.sleep(0)\n        yield f'<{i}>'\n"),
+		"wrapped.py", script("@tool\ndef f(n: int):\n    return {'stream': (str(i) for i in range(n)), 'n': n}\n"))
+	f := open(t, m, FlowSpec{ID: "f", Dir: dir, Nodes: []*value.Dict{
+		node("sync", "sync.py", "n", "${inputs.n}"), node("async", "async.py", "n", "${inputs.n}"), node("wrapped", "wrapped.py", "n", "${inputs.n}"),
+	}})
+	for _, tool := range f.Tools()[:2] {
+		test.True(t, tool.Generator)
+		test.False(t, tool.Async)
+	}
+	s := lease(t, f)
+	for name, want := range map[string]string{"sync": "012", "async": "<0><1><2>"} {
+		r := call(t, s, name, "n", int64(3))
+		must.Nil(t, r.Error)
+		ref := r.Value.(*value.Ref)
+		must.True(t, ref.Stream)
+		text, err := s.Join(within(t, time.Minute), ref)
+		must.NoError(t, err)
+		test.Eq(t, want, text)
+		text, err = s.Join(within(t, time.Minute), ref)
+		must.NoError(t, err)
+		test.Eq(t, "", text) // consumed
+	}
+	_, err := s.Join(within(t, time.Minute), call(t, s, "sync", "n", int64(5)).Value.(*value.Ref))
+	must.ErrorContains(t, err, "three")
+	inner, err := s.Property(within(t, time.Minute), call(t, s, "wrapped", "n", int64(2)).Value.(*value.Ref), "wrapped", "stream")
+	must.NoError(t, err)
+	text, err := s.Join(within(t, time.Minute), inner.(*value.Ref))
+	must.NoError(t, err)
+	test.Eq(t, "01", text)
+}
+
+func TestCall_TracingOnRequest(t *testing.T) {
+	t.Parallel()
+	m := startManager(t, Config{Workers: 1})
+	dir := writeFlow(t, "a.py", script("from promptflow.tracing import trace\n@trace\ndef inner(a): return a + 1\n@tool\ndef f(n: int): return inner(n)\n"))
+	f := open(t, m, FlowSpec{ID: "f", Dir: dir, Nodes: []*value.Dict{node("n", "a.py", "n", "${inputs.n}")}, Env: map[string]string{"PF_DISABLE_TRACING": "false"}})
+	r := call(t, lease(t, f), "n", "n", int64(1))
+	must.Nil(t, r.Error)
+	calls, err := value.Decode(r.APICalls)
+	must.NoError(t, err)
+	outer := calls.([]any)[0].(*value.Dict)
+	name, _ := outer.Get("name")
+	node, _ := outer.Get("node_name")
+	children, _ := outer.Get("children")
+	child, _ := children.([]any)[0].(*value.Dict).Get("name")
+	test.Eq(t, []any{"f", "n", "inner"}, []any{name, node, child})
+}

@@ -62,6 +62,9 @@ def bad(do: str):
     if do == "interrupt": raise KeyboardInterrupt("mine")
     if do == "str": raise Unprintable()
     if do == "_exit": os._exit(9)
+    if do == "orphan":
+        if os.fork() == 0: time.sleep(3600)
+        os._exit(5)
     if do == "segfault": ctypes.string_at(0)
     if do == "kill": os.kill(os.getpid(), signal.SIGKILL)
     if do == "loop":
@@ -192,7 +195,7 @@ func TestFault_ADyingWorkerFailsItsCallsAndIsReplaced(t *testing.T) {
 	t.Parallel()
 	m := startManager(t, Config{Workers: 1})
 	f := open(t, m, badTools(t))
-	for do, how := range map[string]string{"_exit": "exited with status 9", "segfault": "signal 11", "kill": "SIGKILL"} {
+	for do, how := range map[string]string{"_exit": "exited with status 9", "segfault": "signal 11", "kill": "SIGKILL", "orphan": "exited with status 5"} {
 		t.Run(do, func(t *testing.T) {
 			s := lease(t, f)
 			pid := int(call(t, s, "bad", "do", "pid").Value.(int64))

@@ -283,7 +283,7 @@ func (f *Flow) giveBack(p *process) {
 	f.reapLater()
 	f.mu.Unlock()
 	if end {
-		p.kill()
+		p.kill(gaveUp)
 	}
 }
 
@@ -301,11 +301,13 @@ func (f *Flow) giveUp(p *process) {
 	f.mu.Unlock()
 	f.manager.log.Warn("a cancelled call does not end, giving up its worker", "flow", f.spec.ID, "pid", p.pid)
 	if idle {
-		p.kill()
+		p.kill(gaveUp)
 		return
 	}
-	f.after(p, f.manager.config.Drain, p.kill)
+	f.after(p, f.manager.config.Drain, func() { p.kill(gaveUp) })
 }
+
+const gaveUp = "it was given up because a cancelled call did not end"
 
 // after calls do after a while, unless the worker ends before.
 func (f *Flow) after(p *process, wait time.Duration, do func()) {
@@ -343,7 +345,7 @@ func (f *Flow) reap() {
 	for _, p := range f.workers {
 		if p.sessions == 0 && !p.draining && surplus(time.Since(p.idleSince), f.manager.config.Idle, usable) {
 			usable--
-			p.kill()
+			p.kill("it was idle")
 			continue
 		}
 		living = append(living, p)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -22,18 +21,18 @@ type process struct {
 	pid    int
 	handle *os.Process // by pidfd where the kernel has it, so that a recycled pid is never signalled
 	conn   *net.UnixConn
-	exit   <-chan syscall.WaitStatus
 	config Config
+	exited chan struct{} // closed when status is known
+	status syscall.WaitStatus
 	dead   chan struct{} // closed when nothing more will be answered
 	done   sync.WaitGroup
 
 	write sync.Mutex // one frame at a time
 
-	mu       sync.Mutex
-	next     uint64
-	waiting  map[uint64]chan answer // a nil channel: nobody waits any more
-	cause    string                 // how it ended
-	stopping bool
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan answer // nil once it ended
+	cause   string                 // why we ended it, or how it ended
 
 	// Owned by the pool of the flow (guarded by Flow.mu).
 	sessions  int
@@ -87,11 +86,27 @@ func (r *reply) value() (any, error) {
 	return v, nil
 }
 
-func newProcess(pid int, conn *net.UnixConn, exit <-chan syscall.WaitStatus, config Config) *process {
-	p := &process{pid: pid, conn: conn, exit: exit, config: config, dead: make(chan struct{}), waiting: map[uint64]chan answer{}}
-	p.handle, _ = os.FindProcess(pid) // never fails on Unix
+func newProcess(w forked, conn *net.UnixConn, config Config) *process {
+	p := &process{pid: w.pid, conn: conn, config: config, exited: make(chan struct{}), dead: make(chan struct{}), waiting: map[uint64]chan answer{}}
+	p.handle, _ = os.FindProcess(w.pid) // never fails on Unix
 	p.done.Go(p.read)
+	p.done.Go(func() { p.watch(w.exit) })
 	return p
+}
+
+// watch takes the zygote's word that the worker ended. Its socket alone does not tell: a child process that a tool forked may
+// hold it open. What the worker wrote before is read to its end.
+func (p *process) watch(exit <-chan syscall.WaitStatus) {
+	select {
+	case status, known := <-exit:
+		if !known {
+			return // the zygote ended first
+		}
+		p.status = status
+		close(p.exited)
+		_ = p.conn.SetReadDeadline(time.Now().Add(time.Second))
+	case <-p.dead:
+	}
 }
 
 func (p *process) alive() bool {
@@ -137,36 +152,33 @@ func (p *process) take(f frame) error {
 
 // end records why the worker ended and lets everybody go. It kills what is left of it, its own child processes included.
 func (p *process) end(err error) {
-	p.kill()
+	cause := p.ending(err)
+	p.kill(cause)
 	_ = p.conn.Close()
-	cause := "its connection broke"
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
-		cause = err.Error()
-	} else if status, ok := p.status(); ok {
-		cause = describe(status)
-	}
 	p.mu.Lock()
-	p.cause = cause
+	cause = p.cause
 	waiting := p.waiting
 	p.waiting = nil
 	p.mu.Unlock()
 	close(p.dead)
 	for _, waiter := range waiting {
-		if waiter != nil {
-			waiter <- answer{err: &crash{cause: cause}}
-		}
+		waiter <- answer{err: &crash{cause: cause}}
 	}
 }
 
-// status waits for the zygote's word of how the worker ended, which comes right after; a dead zygote cannot say it.
-func (p *process) status() (syscall.WaitStatus, bool) {
-	timer := time.NewTimer(2 * time.Second)
+// ending says how the worker ended, as far as can be known: the zygote's word follows the end of the socket.
+func (p *process) ending(err error) string {
+	wait, otherwise := 2*time.Second, "its connection broke"
+	if errors.Is(err, errFrame) { // or it ended in the middle of a frame
+		wait, otherwise = 200*time.Millisecond, "it broke the protocol: "+err.Error()
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case status, ok := <-p.exit:
-		return status, ok
+	case <-p.exited:
+		return describe(p.status)
 	case <-timer.C:
-		return 0, false
+		return otherwise
 	}
 }
 
@@ -216,7 +228,7 @@ func (p *process) post(head map[string]any, parts ...part) error {
 	// A worker always reads; one that does not for so long holds its interpreter lock in native code for good.
 	_ = p.conn.SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := p.conn.Write(data); err != nil {
-		p.kill() // a frame cut in the middle cannot be mended
+		p.kill("it took no more messages") // a frame cut in the middle cannot be mended
 		return fmt.Errorf("write to worker: %w", err)
 	}
 	return nil
@@ -258,18 +270,20 @@ func (p *process) forget(id uint64) {
 	delete(p.waiting, id)
 }
 
-// kill ends the worker at once, with the child processes it started.
-func (p *process) kill() {
+// kill ends the worker at once, with the child processes it started. The first cause stays.
+func (p *process) kill(cause string) {
+	p.mu.Lock()
+	if p.cause == "" {
+		p.cause = cause
+	}
+	p.mu.Unlock()
 	_ = p.handle.Kill()
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL) // its process group; absent when the worker left none behind
 }
 
 // stop ends the worker and returns when it has ended.
 func (p *process) stop() {
-	p.mu.Lock()
-	p.stopping = true
-	p.mu.Unlock()
-	p.kill()
-	_ = p.conn.Close()
+	p.kill("its flow was closed")
 	p.done.Wait()
+	_ = p.handle.Release()
 }

@@ -28,7 +28,7 @@ type zygote struct {
 
 	mu    sync.Mutex
 	next  uint64
-	forks map[uint64]chan int             // fork in progress -> pid, 0 when it failed
+	forks map[uint64]chan forked          // fork in progress
 	exits map[int]chan syscall.WaitStatus // living worker -> how it ended, once
 }
 
@@ -50,6 +50,12 @@ type event struct {
 	Status uint32 `json:"status"` // as wait(2) gives it
 }
 
+// forked is a new worker. No pid: the fork failed. exit says how it ended, once, or is closed when nobody can know.
+type forked struct {
+	pid  int
+	exit chan syscall.WaitStatus
+}
+
 // maxEvent bounds a message on the control socket.
 const maxEvent = 64 << 10
 
@@ -62,7 +68,7 @@ func startZygote(ctx context.Context, config Config, dir string, tie *os.File) (
 		control: ours,
 		started: time.Now(),
 		done:    make(chan struct{}),
-		forks:   map[uint64]chan int{},
+		forks:   map[uint64]chan forked{},
 		exits:   map[int]chan syscall.WaitStatus{},
 	}
 	z.cmd = exec.Command(config.Python, "-u", filepath.Join(dir, "nomad_promptflow_worker", "main.py"))
@@ -156,10 +162,11 @@ func (z *zygote) take(e event) {
 		return
 	}
 	if waiter := z.forks[e.Forked]; waiter != nil {
-		if e.PID > 0 {
-			z.exits[e.PID] = make(chan syscall.WaitStatus, 1)
+		w := forked{pid: e.PID, exit: make(chan syscall.WaitStatus, 1)}
+		if w.pid > 0 {
+			z.exits[w.pid] = w.exit
 		}
-		waiter <- e.PID
+		waiter <- w
 		delete(z.forks, e.Forked)
 	}
 }
@@ -169,7 +176,7 @@ func (z *zygote) fail() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	for id, waiter := range z.forks {
-		waiter <- 0
+		waiter <- forked{}
 		delete(z.forks, id)
 	}
 	for pid, exit := range z.exits {
@@ -185,16 +192,16 @@ func (z *zygote) fork(ctx context.Context, config Config) (*process, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	pid, exit, err := z.request(ctx, theirs)
+	w, err := z.request(ctx, theirs)
 	if err != nil {
 		_ = ours.Close() // a worker that was forked after all sees the end of its socket and exits
 		return nil, err
 	}
-	return newProcess(pid, ours, exit, config), nil
+	return newProcess(w, ours, config), nil
 }
 
-func (z *zygote) request(ctx context.Context, theirs *os.File) (int, <-chan syscall.WaitStatus, error) {
-	waiter := make(chan int, 1)
+func (z *zygote) request(ctx context.Context, theirs *os.File) (forked, error) {
+	waiter := make(chan forked, 1)
 	z.mu.Lock()
 	z.next++
 	id := z.next
@@ -202,20 +209,18 @@ func (z *zygote) request(ctx context.Context, theirs *os.File) (int, <-chan sysc
 	z.mu.Unlock()
 	message := fmt.Appendf(nil, `{"fork":%d}`, id)
 	if _, _, err := z.control.WriteMsgUnix(message, syscall.UnixRights(int(theirs.Fd())), nil); err != nil {
-		return 0, nil, fmt.Errorf("ask zygote to fork: %w", err)
+		return forked{}, fmt.Errorf("ask zygote to fork: %w", err)
 	}
 	select {
-	case pid := <-waiter:
-		if pid <= 0 {
-			return 0, nil, errors.New("fork worker: the zygote failed or has ended: check memory and process limits")
+	case w := <-waiter:
+		if w.pid <= 0 {
+			return forked{}, errors.New("fork worker: the zygote failed or has ended: check memory and process limits")
 		}
-		z.mu.Lock()
-		defer z.mu.Unlock()
-		return pid, z.exits[pid], nil
+		return w, nil
 	case <-z.done:
-		return 0, nil, errors.New("fork worker: the zygote has ended")
+		return forked{}, errors.New("fork worker: the zygote has ended")
 	case <-ctx.Done():
-		return 0, nil, fmt.Errorf("fork worker: %w", ctx.Err())
+		return forked{}, fmt.Errorf("fork worker: %w", ctx.Err())
 	}
 }
 
