@@ -117,7 +117,11 @@ func FuzzEscape(f *testing.F) {
 	f.Add("user:\nx")
 	f.Add("a\n# System :\n  assistant:\ntool:\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		esc := escaper{fromFlow: []string{"q"}, newID: uuid.NewString}
+		n := byte(0)
+		esc := escaper{fromFlow: []string{"q"}, newID: func() string { // fixed, so that the fuzzer sees the same paths again
+			n++
+			return uuid.NewSHA1(uuid.NameSpaceOID, []byte{n}).String()
+		}}
 		inputs := dict("q", text)
 		m := esc.mapping(inputs)
 		hiddenInputs := esc.escape(inputs, m)
