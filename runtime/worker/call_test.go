@@ -462,3 +462,37 @@ func TestCall_TracingOnRequest(t *testing.T) {
 	child, _ := children.([]any)[0].(*value.Dict).Get("name")
 	test.Eq(t, []any{"f", "n", "inner"}, []any{name, node, child})
 }
+
+func TestLoad_PackageTools(t *testing.T) {
+	t.Parallel()
+	site := writeFlow(t, "my_tools/__init__.py", "", "my_tools/greet.py", script("@tool\ndef greet(name: str, times: int = 1): return f'hello {name}' * times\n"),
+		"my_tools/listing.py", `
+def tools():
+    return {"my_tools.greet.greet": {"name": "greet", "type": "python", "module": "my_tools.greet", "function": "greet",
+            "inputs": {"name": {"type": ["string"]}, "times": {"type": ["int"], "default": "1"}}}}
+`, "my_tools-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: my-tools\nVersion: 1.0\n",
+		"my_tools-1.0.dist-info/entry_points.txt", "[package_tools]\nmy_tools = my_tools.listing:tools\n")
+	packaged := func(name, tool string, inputs ...any) *value.Dict {
+		n := node(name, "", inputs...)
+		source := value.NewDict()
+		source.Set("type", "package")
+		source.Set("tool", tool)
+		n.Set("source", source)
+		return n
+	}
+	m := startManager(t, Config{Env: append(cleanEnviron(os.Environ()), "PYTHONPATH="+site)})
+	f, err := m.Open(within(t, time.Minute), FlowSpec{ID: "f", Dir: t.TempDir(), Nodes: []*value.Dict{
+		packaged("greet", "my_tools.greet.greet", "name", "${inputs.name}", "times", "2"),
+		packaged("serp", "promptflow.tools.serpapi.SerpAPI.search", "connection", "serp", "query", "${inputs.q}"),
+		packaged("none", "my_tools.nothing"),
+	}, Connections: []byte(`{"serp":{"type":"SerpConnection","module":"promptflow.connections","value":{"api_key":"k-e-y"}}}`)})
+	must.NoError(t, err)
+	t.Cleanup(func() { must.NoError(t, f.Close()) })
+	tools := f.Tools()
+	must.Nil(t, tools[0].Error)
+	must.Nil(t, tools[1].Error)
+	test.Eq(t, "PackageToolNotFoundError", tools[2].Error.Class())
+	r := call(t, lease(t, f), "greet", "name", "Ann")
+	must.Nil(t, r.Error)
+	test.Eq(t, any("hello Annhello Ann"), r.Value)
+}

@@ -123,7 +123,7 @@ class Flow:
 
         keys = [n.source.tool for n in nodes if n.source and n.source.tool]
         connections = {name: {"name": name, **c} for name, c in self._connections.items()}
-        with _without_tools_package(nodes):
+        with _without_tools_package(keys, nodes):
             return ToolResolver(self._directory, DictConnectionProvider(connections), keys, message_format=self._message_format)
 
 
@@ -144,8 +144,9 @@ class _without_tools_package:
     """Keeps the resolver from importing promptflow.tools, which it tries for LLM nodes' sake, when no node needs it: that
     imports an LLM client, and the development kit where that is installed."""
 
-    def __init__(self, nodes):
-        self._hide = "promptflow.tools" not in sys.modules and not any(n.type in _NEED_TOOLS_PACKAGE for n in nodes)
+    def __init__(self, keys, nodes):
+        needed = keys or any(n.type in _NEED_TOOLS_PACKAGE for n in nodes)
+        self._hide = not needed and "promptflow.tools" not in sys.modules
 
     def __enter__(self):
         if self._hide:

@@ -1,7 +1,6 @@
 """What every flow needs, imported once."""
 
 import importlib
-import importlib.util
 import os
 import sys
 import types
@@ -17,8 +16,7 @@ def run():
     for name in ("asyncio", "concurrent.futures", "jinja2", "jinja2.sandbox", "jinja2.meta", "promptflow.core", "promptflow.connections",
                  "promptflow.contracts.multimedia", "promptflow.executor.flow_executor"):
         importlib.import_module(name)
-    if importlib.util.find_spec("promptflow._sdk") is None:
-        _optional("promptflow.tools")  # with the development kit installed this would start its telemetry threads
+    # Not promptflow.tools: it imports the development kit, whose telemetry starts threads. Workers that need it import it.
     for name in ("calls", "flow", "output", "render", "values", "worker"):
         importlib.import_module(f"nomad_promptflow_worker.{name}")
     _warm()
@@ -48,13 +46,6 @@ def _umbrella_attribute(name):
     if name in ("__version__", "VERSION"):
         return _version()
     raise AttributeError(f"module 'promptflow' has no attribute {name!r}")
-
-
-def _optional(name):
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        pass
 
 
 def _version():
