@@ -55,6 +55,7 @@ func TestExecTaskStreaming(t *testing.T) {
 		{name: "no terminal", script: "test -t 0 || echo none", want: "none\n"},
 		{name: "a terminal", script: "test -t 0 && test -t 1 && echo terminal", want: "terminal\r\n", tty: true},
 		{name: "a child in the background keeps the terminal", script: "sleep 1000 & echo left", want: "left\r\n", tty: true},
+		{name: "a terminal's input ends", script: "cat; echo end", stdin: "line\n", want: "line\r\nline\r\nend\r\n", tty: true},
 		{name: "killed", script: "kill -KILL $$", code: 137},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), bound)

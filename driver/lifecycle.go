@@ -12,7 +12,10 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
 
-// watch waits for the end of a task in the background until the driver shuts down or the task is destroyed.
+// watch waits for the end of a task in the background until the driver shuts down or the task is destroyed. The call that begins it
+// is over long before.
+//
+//nolint:contextcheck // see above
 func (d *Driver) watch(task *task) {
 	d.work.Go(func() {
 		ctx, cancel := context.WithCancel(d.life)

@@ -108,7 +108,7 @@ func (d *Driver) launch(
 	place, files := groups.place(config, id), filesDir(config, id)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.discard(engine, id, files))
+			err = errors.Join(err, d.discard(ctx, engine, id, files))
 		}
 	}()
 
@@ -161,8 +161,8 @@ func startContainer(ctx context.Context, engine Engine, request ContainerRequest
 }
 
 // discard removes what a failed start made. It has a bound of its own, since the start's may be what failed.
-func (d *Driver) discard(engine Engine, id, files string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+func (d *Driver) discard(ctx context.Context, engine Engine, id, files string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	err := engine.Remove(ctx, id)
 	if err != nil {

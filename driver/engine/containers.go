@@ -24,7 +24,7 @@ import (
 func (e *Engine) Create(ctx context.Context, request driver.ContainerRequest) (pid int, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.discard(request.ID))
+			err = errors.Join(err, e.discard(ctx, request.ID))
 		}
 	}()
 	if request.Spec.Linux.Seccomp == nil {
@@ -59,8 +59,8 @@ func (e *Engine) explainCreate(ctx context.Context, err error) error {
 	return explained
 }
 
-func (e *Engine) discard(id string) error {
-	ctx, cancel := e.cleanup()
+func (e *Engine) discard(ctx context.Context, id string) error {
+	ctx, cancel := e.cleanup(ctx)
 	defer cancel()
 	if err := e.Remove(ctx, id); err != nil {
 		return fmt.Errorf("remove half-made container: %w", err)

@@ -94,8 +94,8 @@ func (e *Engine) namespaced(ctx context.Context) context.Context {
 }
 
 // cleanup is a context for removing what a call made whose own context may have ended.
-func (e *Engine) cleanup() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(e.namespaced(context.Background()), cleanupTimeout)
+func (e *Engine) cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(e.namespaced(context.WithoutCancel(ctx)), cleanupTimeout)
 }
 
 // explain turns a containerd error into the driver's.

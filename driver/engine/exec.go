@@ -24,18 +24,20 @@ func (e *Engine) Exec(ctx context.Context, id string, request driver.ExecRequest
 	if err != nil {
 		return driver.Exit{}, err
 	}
-	defer func() { err = errors.Join(err, e.removeExec(process)) }()
+	defer func() { err = errors.Join(err, e.removeExec(ctx, process)) }()
 	// The wait outlives ctx, whose end is answered by killing the command.
 	waiting, cancel := context.WithCancel(e.namespaced(context.WithoutCancel(ctx)))
 	defer cancel()
 	ended, err := process.Wait(waiting)
 	if err != nil {
+		stdin.belongsTo(waiting, nil)
 		return driver.Exit{}, fmt.Errorf("wait for command: %w", explain(err))
 	}
-	if err := process.Start(ctx); err != nil {
+	err = process.Start(ctx)
+	stdin.belongsTo(waiting, process)
+	if err != nil {
 		return driver.Exit{}, explainStart(err)
 	}
-	stdin.started(waiting, process)
 	resizing := e.followSize(waiting, process, request)
 	defer func() { cancel(); <-resizing }()
 	status, err := awaitExec(ctx, waiting, process, ended)
@@ -65,9 +67,10 @@ func (e *Engine) newExec(
 	if err != nil {
 		return nil, nil, err
 	}
-	stdin := newExecInput(request.Stdin)
+	stdin := newExecInput(request)
 	process, err := task.Exec(ctx, name, execProcess(description.Process, request), execIO(request, stdin))
 	if err != nil {
+		stdin.belongsTo(ctx, nil)
 		return nil, nil, explain(err)
 	}
 	return process, stdin, nil
@@ -148,8 +151,8 @@ func drain(process containerd.Process) {
 	}
 }
 
-func (e *Engine) removeExec(process containerd.Process) error {
-	ctx, cancel := e.cleanup()
+func (e *Engine) removeExec(ctx context.Context, process containerd.Process) error {
+	ctx, cancel := e.cleanup(ctx)
 	defer cancel()
 	_, err := process.Delete(ctx)
 	if err := ignoreAbsent(err); err != nil {
@@ -187,30 +190,50 @@ func (e *Engine) followSize(ctx context.Context, process containerd.Process, req
 	return stopped
 }
 
-// execInput is a command's standard input. The shim keeps the input open until it is told to close it, so the end of the
-// reader has to be passed on.
+// endOfTransmission is what a terminal takes for the end of its input (Ctrl-D).
+const endOfTransmission = 4
+
+// execInput is a command's standard input. The shim keeps a plain input open until it is told to close it, so the end of the
+// reader has to be passed on. A terminal must stay open instead, or the shim hangs it up and so kills the command: there
+// the end is said as a person would.
 type execInput struct {
 	reader io.Reader
-	ready  chan struct{} // closed by started
+	tty    bool
+	said   bool          // endOfTransmission was sent
+	ready  chan struct{} // closed when ctx and process are set
 	ctx    context.Context
-	closer containerd.Process
+	// process is nil when it never came to be.
+	process containerd.Process
 }
 
-func newExecInput(reader io.Reader) *execInput {
-	return &execInput{reader: reader, ready: make(chan struct{})}
+func newExecInput(request driver.ExecRequest) *execInput {
+	return &execInput{reader: request.Stdin, tty: request.TTY, ready: make(chan struct{})}
 }
 
-// started says whose input it is, for as long as ctx lasts.
-func (i *execInput) started(ctx context.Context, process containerd.Process) {
-	i.ctx, i.closer = ctx, process
+// belongsTo says whose input it is, for as long as ctx lasts. It must be called once, however things go.
+func (i *execInput) belongsTo(ctx context.Context, process containerd.Process) {
+	i.ctx, i.process = ctx, process
 	close(i.ready)
 }
 
 func (i *execInput) Read(p []byte) (int, error) {
-	n, err := i.reader.Read(p)
-	if err != nil {
-		<-i.ready
-		_ = i.closer.CloseIO(i.ctx, containerd.WithStdinCloser)
+	if i.said {
+		<-i.ctx.Done()
+		return 0, io.EOF
 	}
-	return n, err
+	n, err := i.reader.Read(p)
+	if err == nil || n > 0 {
+		return n, nil
+	}
+	<-i.ready
+	switch {
+	case i.process == nil:
+		return 0, err
+	case i.tty:
+		i.said = true
+		p[0] = endOfTransmission
+		return 1, nil
+	}
+	_ = i.process.CloseIO(i.ctx, containerd.WithStdinCloser)
+	return 0, err
 }

@@ -53,7 +53,7 @@ func (e *Engine) leased(ctx context.Context, do func(context.Context) error) (er
 		return fmt.Errorf("make lease: %w", err)
 	}
 	defer func() {
-		ctx, cancel := e.cleanup()
+		ctx, cancel := e.cleanup(ctx)
 		defer cancel()
 		var options []leases.DeleteOpt
 		if err != nil {
@@ -96,12 +96,12 @@ func (r layoutResolver) Pusher(context.Context, string) (remotes.Pusher, error) 
 
 // explainFetch says of a failed fetch whether trying again may help. What a registry refuses stays refused; what the network
 // did may pass.
-func (e *Engine) explainFetch(err error) error {
+func (e *Engine) explainFetch(ctx context.Context, err error) error {
 	var status remoteerrors.ErrUnexpectedStatus
 	var network net.Error
 	switch {
 	case isDiskFull(err):
-		ctx, cancel := e.cleanup()
+		ctx, cancel := e.cleanup(ctx)
 		defer cancel()
 		return e.explainDiskFull(ctx, err)
 	case errors.Is(err, driver.ErrNoImage), isUntrusted(err):

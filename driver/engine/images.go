@@ -185,7 +185,7 @@ func (e *Engine) fetch(asker context.Context, source driver.ImageSource, plan fe
 		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
-	defer context.AfterFunc(e.life, cancel)()
+	defer context.AfterFunc(e.life, cancel)() //nolint:contextcheck // the end of the engine ends the fetch too
 	if err := e.fetches.Acquire(ctx, 1); err != nil {
 		return fetched{}, err
 	}
@@ -193,7 +193,7 @@ func (e *Engine) fetch(asker context.Context, source driver.ImageSource, plan fe
 
 	stored, err := e.carryOut(ctx, source, plan)
 	if err != nil {
-		return fetched{}, e.explainFetch(err)
+		return fetched{}, e.explainFetch(ctx, err)
 	}
 	return e.describeFetched(ctx, stored)
 }

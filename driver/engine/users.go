@@ -30,7 +30,7 @@ func (e *Engine) LookupUser(ctx context.Context, image *driver.Image, name strin
 	snapshots := e.client.SnapshotService(e.config.Snapshotter)
 	key = "user-" + key
 	defer func() {
-		ctx, cancel := e.cleanup()
+		ctx, cancel := e.cleanup(ctx)
 		defer cancel()
 		err = errors.Join(err, ignoreAbsent(snapshots.Remove(ctx, key)), ignoreAbsent(done(ctx)))
 	}()

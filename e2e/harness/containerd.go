@@ -33,7 +33,7 @@ type ContainerdDaemon struct {
 	t       testing.TB
 	dir     string
 	command *exec.Cmd
-	exited  chan error
+	exited  chan struct{}
 	small   bool // Root is a file system of its own
 }
 
@@ -66,8 +66,7 @@ func newContainerd(t testing.TB) *ContainerdDaemon {
 	if os.Geteuid() != 0 {
 		t.Fatal("harness: containerd needs root")
 	}
-	// A socket's path has at most 107 bytes, which t.TempDir may be longer than.
-	dir, err := os.MkdirTemp("", "pf-ctd-")
+	dir, err := os.MkdirTemp("", "pf-ctd-") //nolint:usetesting // a socket's path has at most 107 bytes, t.TempDir's is longer
 	if err != nil {
 		t.Fatalf("harness: make folder for containerd: %v", err)
 	}
@@ -111,13 +110,16 @@ func (d *ContainerdDaemon) Start() {
 		d.t.Fatalf("harness: open containerd log: %v", err)
 	}
 	defer log.Close()
-	command := exec.Command("containerd", "--config", d.configPath())
+	command := exec.CommandContext(context.WithoutCancel(d.t.Context()), "containerd", "--config", d.configPath())
 	command.Stdout, command.Stderr = log, log
 	if err := command.Start(); err != nil {
 		d.t.Fatalf("harness: start containerd: %v: run make bootstrap", err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- command.Wait() }()
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		_ = command.Wait() // it says how the signal ended it
+	}()
 	d.command, d.exited = command, exited
 	if err := d.awaitServing(); err != nil {
 		d.t.Fatalf("harness: start containerd: %v\n%s", err, d.log())

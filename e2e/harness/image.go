@@ -64,7 +64,7 @@ func busyboxFiles(t testing.TB) []entry {
 	if err != nil {
 		t.Fatalf("harness: read busybox: %v", err)
 	}
-	list, err := exec.Command(binary, "--list").Output()
+	list, err := exec.CommandContext(t.Context(), binary, "--list").Output()
 	if err != nil {
 		t.Fatalf("harness: list busybox commands: %v", err)
 	}
