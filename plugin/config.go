@@ -2,9 +2,11 @@ package plugin
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 )
@@ -20,7 +22,7 @@ func msgpackHandle() *codec.MsgpackHandle {
 
 // DecodeConfig decodes a plugin or task configuration as an agent sends it into a struct with `codec` tags. An attribute that
 // was left out is nil on the wire and leaves its field as it is. A number that float64 cannot hold exactly (0.1) arrives as
-// a string; it is accepted for number fields.
+// a string; it is accepted for number fields. An error names the option whose number does not fit.
 func DecodeConfig(config []byte, into any) error {
 	var tree any
 	if err := codec.NewDecoder(bytes.NewReader(config), msgpackHandle()).Decode(&tree); err != nil {
@@ -30,7 +32,9 @@ func DecodeConfig(config []byte, into any) error {
 	if target.Kind() != reflect.Pointer || target.IsNil() {
 		return fmt.Errorf("decode configuration into %T: not a pointer", into)
 	}
-	numbersFromStrings(tree, target.Elem().Type())
+	if err := fitNumbers(tree, target.Elem().Type(), ""); err != nil {
+		return err
+	}
 	var normal bytes.Buffer
 	if err := codec.NewEncoder(&normal, msgpackHandle()).Encode(tree); err != nil {
 		return fmt.Errorf("encode msgpack: %w", err)
@@ -41,9 +45,9 @@ func DecodeConfig(config []byte, into any) error {
 	return nil
 }
 
-// numbersFromStrings replaces, below a map, strings that stand where typ has numbers, and takes out nulls, which mean that
-// an attribute is not there.
-func numbersFromStrings(tree any, typ reflect.Type) {
+// fitNumbers puts numbers, below a map or list, where typ has numbers and the wire has strings, and takes out nulls, which mean
+// that an attribute is not there. Path names the value for errors.
+func fitNumbers(tree any, typ reflect.Type, path string) error {
 	switch node := tree.(type) {
 	case map[string]any:
 		for key, value := range node {
@@ -51,40 +55,78 @@ func numbersFromStrings(tree any, typ reflect.Type) {
 				delete(node, key)
 				continue
 			}
-			member := memberType(typ, key)
-			node[key] = number(value, member)
-			numbersFromStrings(node[key], member)
+			if err := fit(value, memberType(typ, key), joinPath(path, key), func(v any) { node[key] = v }); err != nil {
+				return err
+			}
 		}
 	case []any:
-		element := elementType(typ)
 		for i, value := range node {
-			node[i] = number(value, element)
-			numbersFromStrings(node[i], element)
+			if err := fit(value, elementType(typ), fmt.Sprintf("%s[%d]", path, i), func(v any) { node[i] = v }); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
-func number(value any, typ reflect.Type) any {
-	text, ok := value.(string)
-	if !ok || typ == nil {
-		return value
+func joinPath(path, key string) string {
+	if path == "" {
+		return key
 	}
-	switch deref(typ).Kind() {
-	case reflect.Float32, reflect.Float64:
-		if f, err := strconv.ParseFloat(text, 64); err == nil {
-			return f
-		}
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		if i, err := strconv.ParseInt(text, 10, 64); err == nil {
-			return i
-		}
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		if u, err := strconv.ParseUint(text, 10, 64); err == nil {
-			return u
-		}
-	default:
+	return path + "." + key
+}
+
+func fit(value any, typ reflect.Type, path string, set func(any)) error {
+	fitted, err := number(value, typ)
+	if err != nil {
+		return fmt.Errorf("option %q: %w", path, err)
 	}
-	return value
+	set(fitted)
+	return fitNumbers(fitted, typ, path)
+}
+
+// number makes of a string what a number field takes. Everything else stays as it is, for the decoder to judge.
+func number(value any, typ reflect.Type) (any, error) {
+	typ = deref(typ)
+	if typ == nil {
+		return value, nil
+	}
+	whole := typ.Kind() >= reflect.Int && typ.Kind() <= reflect.Uint64
+	switch v := value.(type) {
+	case float64:
+		if whole {
+			return nil, fmt.Errorf("%v is not a whole number", v)
+		}
+	case string:
+		switch {
+		case whole:
+			return wholeNumber(v, typ)
+		case typ.Kind() == reflect.Float32 || typ.Kind() == reflect.Float64:
+			f, err := strconv.ParseFloat(v, typ.Bits())
+			if err != nil {
+				return nil, fmt.Errorf("%q is not a number in range", v)
+			}
+			return f, nil
+		}
+	}
+	return value, nil
+}
+
+func wholeNumber(text string, typ reflect.Type) (any, error) {
+	var value any
+	var err error
+	if typ.Kind() <= reflect.Int64 {
+		value, err = strconv.ParseInt(text, 10, typ.Bits())
+	} else {
+		value, err = strconv.ParseUint(text, 10, typ.Bits())
+	}
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return nil, fmt.Errorf("%s is out of range", text)
+	case err != nil:
+		return nil, fmt.Errorf("%q is not a whole number", text)
+	}
+	return value, nil
 }
 
 func deref(typ reflect.Type) reflect.Type {
@@ -104,12 +146,31 @@ func memberType(typ reflect.Type, key string) reflect.Type {
 	case reflect.Map:
 		return typ.Elem()
 	case reflect.Struct:
-		for i := range typ.NumField() {
-			if field := typ.Field(i); field.Tag.Get("codec") == key {
-				return field.Type
-			}
-		}
+		return fieldType(typ, key)
 	default:
+	}
+	return nil
+}
+
+// fieldType finds the field that the decoder puts key into: by its codec tag, else by its name, also in an embedded struct.
+func fieldType(typ reflect.Type, key string) reflect.Type {
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		name, _, _ := strings.Cut(field.Tag.Get("codec"), ",")
+		if field.Anonymous && name == "" {
+			if embedded := deref(field.Type); embedded.Kind() == reflect.Struct {
+				if found := fieldType(embedded, key); found != nil {
+					return found
+				}
+			}
+			continue
+		}
+		if name == "" {
+			name = field.Name
+		}
+		if name == key {
+			return field.Type
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -115,7 +116,7 @@ func fingerprintToWire(f Fingerprint) (*drivers.FingerprintResponse, error) {
 	out := &drivers.FingerprintResponse{
 		Attributes:        make(map[string]*structs.Attribute, len(f.Attributes)),
 		Health:            drivers.FingerprintResponse_HealthState(f.Health),
-		HealthDescription: f.Description,
+		HealthDescription: valid(f.Description),
 	}
 	for name, value := range f.Attributes {
 		attribute, err := attributeToWire(value)
@@ -125,15 +126,30 @@ func fingerprintToWire(f Fingerprint) (*drivers.FingerprintResponse, error) {
 		out.Attributes[name] = attribute
 	}
 	if f.Err != nil {
-		out.Err = f.Err.Error()
+		out.Err = valid(f.Err.Error())
 	}
 	return out, nil
+}
+
+// valid makes text fit to send: protobuf refuses a whole message for one byte that is not UTF-8, and texts quote what images and
+// processes say.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
+func validAll(texts map[string]string) map[string]string {
+	if texts == nil {
+		return nil
+	}
+	out := make(map[string]string, len(texts))
+	for name, text := range texts {
+		out[valid(name)] = valid(text)
+	}
+	return out
 }
 
 func attributeToWire(value any) (*structs.Attribute, error) {
 	switch v := value.(type) {
 	case string:
-		return &structs.Attribute{Value: &structs.Attribute_StringVal{StringVal: v}}, nil
+		return &structs.Attribute{Value: &structs.Attribute_StringVal{StringVal: valid(v)}}, nil
 	case bool:
 		return &structs.Attribute{Value: &structs.Attribute_BoolVal{BoolVal: v}}, nil
 	case int64:
@@ -174,7 +190,7 @@ func fingerprintFromWire(f *drivers.FingerprintResponse) Fingerprint {
 func eventToWire(e TaskEvent) *drivers.DriverTaskEvent {
 	return &drivers.DriverTaskEvent{
 		TaskId: e.TaskID, AllocId: e.AllocID, TaskName: e.TaskName,
-		Timestamp: timestamppb.New(e.Time), Message: e.Message, Annotations: e.Annotations,
+		Timestamp: timestamp(e.Time), Message: valid(e.Message), Annotations: validAll(e.Annotations),
 	}
 }
 
@@ -368,7 +384,7 @@ func statusToWire(s *TaskStatus) *drivers.InspectTaskResponse {
 			Id: s.ID, Name: s.Name, State: drivers.TaskState(s.State),
 			StartedAt: timestamp(s.StartedAt), CompletedAt: timestamp(s.CompletedAt), Result: exitToWire(s.Exit),
 		},
-		Driver: &drivers.TaskDriverStatus{Attributes: s.Attributes},
+		Driver: &drivers.TaskDriverStatus{Attributes: validAll(s.Attributes)},
 	}
 }
 

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
@@ -61,9 +62,21 @@ func (s *driverServer) hold(ctx context.Context, stream string, err error) error
 	return nil
 }
 
+// answered makes an answer that is missing without an error into an error: to dereference it would end the plugin, to
+// send it the agent.
+func answered[T any](call string, answer *T, err error) (*T, error) {
+	if err == nil && answer == nil {
+		err = fmt.Errorf("%s: the driver gave no answer", call)
+	}
+	return answer, err
+}
+
 func (s *driverServer) StartTask(ctx context.Context, req *drivers.StartTaskRequest) (*drivers.StartTaskResponse, error) {
+	if req.GetTask() == nil {
+		return nil, toStatus(errors.New("start task: the agent sent no task"))
+	}
 	started, err := s.driver.StartTask(ctx, taskFromWire(req.GetTask()))
-	if err != nil {
+	if started, err = answered("start task", started, err); err != nil {
 		return nil, toStatus(err)
 	}
 	return &drivers.StartTaskResponse{
@@ -76,20 +89,20 @@ func (s *driverServer) StartTask(ctx context.Context, req *drivers.StartTaskRequ
 }
 
 func (s *driverServer) RecoverTask(ctx context.Context, req *drivers.RecoverTaskRequest) (*drivers.RecoverTaskResponse, error) {
-	if req.GetHandle() == nil {
-		return nil, toStatus(errors.New("recover task: the agent sent no handle"))
+	if req.GetHandle().GetConfig() == nil {
+		return nil, toStatus(errors.New("recover task: the agent sent no handle with a task"))
 	}
 	return &drivers.RecoverTaskResponse{}, toStatus(s.driver.RecoverTask(ctx, handleFromWire(req.GetHandle())))
 }
 
 func (s *driverServer) WaitTask(ctx context.Context, req *drivers.WaitTaskRequest) (*drivers.WaitTaskResponse, error) {
 	exit, err := s.driver.WaitTask(ctx, req.GetTaskId())
-	if err != nil {
+	if exit, err = answered("wait task", exit, err); err != nil {
 		return nil, toStatus(err)
 	}
 	response := &drivers.WaitTaskResponse{Result: exitToWire(*exit)}
 	if exit.Err != nil {
-		response.Err = exit.Err.Error()
+		response.Err = valid(exit.Err.Error())
 	}
 	return response, nil
 }
@@ -115,7 +128,7 @@ func (s *driverServer) DestroyTask(ctx context.Context, req *drivers.DestroyTask
 
 func (s *driverServer) InspectTask(ctx context.Context, req *drivers.InspectTaskRequest) (*drivers.InspectTaskResponse, error) {
 	status, err := s.driver.InspectTask(ctx, req.GetTaskId())
-	if err != nil {
+	if status, err = answered("inspect task", status, err); err != nil {
 		return nil, toStatus(err)
 	}
 	return statusToWire(status), nil
@@ -138,7 +151,7 @@ func (s *driverServer) SignalTask(ctx context.Context, req *drivers.SignalTaskRe
 
 func (s *driverServer) ExecTask(ctx context.Context, req *drivers.ExecTaskRequest) (*drivers.ExecTaskResponse, error) {
 	result, err := s.driver.ExecTask(ctx, req.GetTaskId(), req.GetCommand(), req.GetTimeout().AsDuration())
-	if err != nil {
+	if result, err = answered("exec task", result, err); err != nil {
 		return nil, toStatus(err)
 	}
 	return &drivers.ExecTaskResponse{Stdout: result.Stdout, Stderr: result.Stderr, Result: exitToWire(result.Exit)}, nil

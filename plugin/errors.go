@@ -51,7 +51,7 @@ func toStatus(err error) error {
 	default:
 		code = codes.Unknown
 	}
-	s := status.New(code, err.Error())
+	s := status.New(code, valid(err.Error()))
 	if detailed, derr := s.WithDetails(protoadapt.MessageV1Of(&structs.RecoverableError{Recoverable: IsRecoverable(err)})); derr == nil {
 		s = detailed
 	}

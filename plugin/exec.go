@@ -50,7 +50,7 @@ func (s *driverServer) ExecTaskStreaming(stream grpc.BidiStreamingServer[drivers
 	})
 	// The command is over; input that still comes is dropped. The receiver itself ends when this method's return ends the stream.
 	_ = input.CloseWithError(io.ErrClosedPipe)
-	if err != nil {
+	if exit, err = answered("exec task", exit, err); err != nil {
 		return toStatus(err)
 	}
 	if err := errors.Join(stdout.Close(), stderr.Close()); err != nil {

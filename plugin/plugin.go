@@ -26,6 +26,9 @@ var (
 	ErrTaskNotFound = errors.New("task not found for given id")
 	// ErrNotSupported is the answer to a call that the driver does not implement.
 	ErrNotSupported = errors.New("not supported by this driver")
+	// ErrPluginShutdown is what the agent's side says of a call during which the plugin process went away. The task lives on:
+	// launch the plugin again and hand the task back with RecoverTask.
+	ErrPluginShutdown = errors.New("plugin is shut down")
 )
 
 // Info says who the plugin is. Version must be a version as go-version reads it ("0.1.0").

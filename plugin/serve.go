@@ -27,8 +27,11 @@ func NewLogger(name string) hclog.Logger {
 
 // Serve answers an agent with the driver and returns when the agent ends the plugin.
 func Serve(driver Driver, logger hclog.Logger) {
-	// An agent that was killed leaves a broken stderr, and Go ends a process on the first write there.
-	signal.Ignore(syscall.SIGPIPE)
+	// An agent that was killed leaves a broken stderr, and Go ends a process on the first write there, unless somebody
+	// listens for the signal. To ignore it would do too, but the driver's child processes would inherit that.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig: Handshake,
 		Plugins: goplugin.PluginSet{

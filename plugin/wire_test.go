@@ -212,14 +212,14 @@ func messageLine(m protoreflect.MessageDescriptor) string {
 		if f.ContainingOneof() != nil {
 			oneof = "?"
 		}
-		fields = append(fields, fmt.Sprintf("%s=%d%s %s", f.Name(), f.Number(), oneof, fieldType(f)))
+		fields = append(fields, fmt.Sprintf("%s=%d%s %s", f.Name(), f.Number(), oneof, wireType(f)))
 	}
 	return fmt.Sprintf("%s: %s", m.FullName(), strings.Join(fields, ", "))
 }
 
-func fieldType(f protoreflect.FieldDescriptor) string {
+func wireType(f protoreflect.FieldDescriptor) string {
 	if f.IsMap() {
-		return fmt.Sprintf("map<%s,%s>", fieldType(f.MapKey()), fieldType(f.MapValue()))
+		return fmt.Sprintf("map<%s,%s>", wireType(f.MapKey()), wireType(f.MapValue()))
 	}
 	name := f.Kind().String()
 	switch f.Kind() {

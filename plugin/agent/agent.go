@@ -138,7 +138,7 @@ type connector struct {
 // GRPCServer implements goplugin.GRPCPlugin; this side serves nothing.
 func (connector) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error { return plugin.ErrNotSupported }
 
-// GRPCClient implements goplugin.GRPCPlugin.
-func (connector) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	return plugin.NewClient(conn), nil
+// GRPCClient implements goplugin.GRPCPlugin. The context is the process's: it ends with it.
+func (connector) GRPCClient(process context.Context, _ *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
+	return plugin.NewClient(&connection{conn: conn, gone: process.Done()}), nil
 }

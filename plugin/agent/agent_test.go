@@ -287,9 +287,17 @@ func TestPlugin_killed_ends_its_calls_and_gives_tasks_to_the_next_process(t *tes
 		_, err := p.WaitTask(t.Context(), task.ID)
 		waiting <- err
 	}()
+	streams := make(chan error, 2)
+	go func() { streams <- p.Fingerprint(t.Context(), func(plugin.Fingerprint) {}) }()
+	go func() { streams <- p.TaskEvents(t.Context(), func(plugin.TaskEvent) {}) }()
 	must.NoError(t, p.Kill())
-	must.Error(t, <-waiting)
+	must.ErrorIs(t, <-waiting, plugin.ErrPluginShutdown)
+	for range 2 {
+		must.ErrorIs(t, <-streams, plugin.ErrPluginShutdown)
+	}
 	must.True(t, p.Exited())
+	_, err = p.InspectTask(t.Context(), task.ID)
+	must.ErrorIs(t, err, plugin.ErrPluginShutdown, must.Sprint("a call after the end"))
 
 	next := launch(t)
 	must.NoError(t, next.RecoverTask(t.Context(), handle))
@@ -305,7 +313,7 @@ func TestPlugin_that_dies_in_a_call_fails_that_call(t *testing.T) {
 	t.Parallel()
 	p := launch(t)
 	_, _, err := p.StartTask(t.Context(), newTask(t, p, `fail = "panic"`))
-	must.Error(t, err)
+	must.ErrorIs(t, err, plugin.ErrPluginShutdown)
 }
 
 func TestLaunch_says_what_is_no_plugin(t *testing.T) {
