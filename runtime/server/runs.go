@@ -1,0 +1,159 @@
+package server
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+)
+
+// putFlow takes a bundle: 201 when it is new, 200 when it was here already.
+func (s *server) putFlow(w http.ResponseWriter, r *http.Request) error {
+	digest := r.PathValue("digest")
+	if !isDigest(digest) {
+		return fault([]string{"InvalidDigest"}, http.StatusBadRequest, "%q is not the digest of a bundle. Please send 'sha256:' and 64 hexadecimal digits.", digest)
+	}
+	if s.flows.has(digest) {
+		_, _ = io.CopyN(io.Discard, r.Body, 256<<10) // so that a short upload need not break off
+		return writeObject(w, http.StatusOK, map[string]any{"digest": digest})
+	}
+	if s.draining.Load() {
+		_, err := s.admit()
+		return err
+	}
+	deadline(w, uploadTimeout)
+	if err := s.flows.put(r.Context(), digest, http.MaxBytesReader(w, r.Body, s.config.MaxBundle)); err != nil {
+		return uploadError(err, s.config.MaxBundle)
+	}
+	return writeObject(w, http.StatusCreated, map[string]any{"digest": digest})
+}
+
+// postRun runs a submission and answers when it has ended.
+func (s *server) postRun(w http.ResponseWriter, r *http.Request) error {
+	if accept := r.Header.Get("Accept"); !acceptsJSON(accept) {
+		return notAcceptable(accept)
+	}
+	body, err := readBody(w, r, s.config.MaxBody, requestTimeout)
+	if err != nil {
+		return err
+	}
+	request, err := decodeRun(body)
+	if err != nil {
+		return err
+	}
+	release, err := s.admit()
+	if err != nil {
+		return err
+	}
+	defer release()
+	flow, err := s.flowOf(r, request)
+	if err != nil {
+		return withRun(err, request.RunID)
+	}
+	defer flow.release()
+	result, err := flow.Run(r.Context(), request)
+	if err != nil {
+		return withRun(err, request.RunID)
+	}
+	result.Runtime = s.config.Runtime
+	result.Flow = flow.name
+	writeJSON(w, http.StatusOK, encodeResult(result))
+	return nil
+}
+
+func withRun(err error, id string) error {
+	e := *api.AsError(err)
+	e.RunID = id
+	return &e
+}
+
+// flowOf returns the executor of the flow that a submission names; none means the flow that is served.
+func (s *server) flowOf(r *http.Request, request *api.RunRequest) (*lease, error) {
+	if request.Flow != "" {
+		if !isDigest(request.Flow) {
+			return nil, fault([]string{"InvalidDigest"}, http.StatusBadRequest, "%q is not the digest of a bundle. Please send 'sha256:' and 64 hexadecimal digits.", request.Flow)
+		}
+		return s.flows.get(r.Context(), request.Flow, request.EnvironmentVariables)
+	}
+	s.mu.Lock()
+	served := s.served
+	s.mu.Unlock()
+	if served == nil {
+		return nil, fault([]string{"FlowMissing"}, http.StatusBadRequest, "The submission names no flow. Please send its digest in 'flow'.")
+	}
+	if len(request.EnvironmentVariables) > 0 {
+		return nil, fault([]string{"NotSupported"}, http.StatusBadRequest, "The flow that is served keeps its environment. Please send no environment_variables, or the digest of a flow.")
+	}
+	return &lease{served.Executor, served.name, func() {}}, nil
+}
+
+// decodeRun reads a submission. It is decoded by our own reader, for NaN and Infinity may stand in it, and fields that mean
+// nothing are refused rather than ignored.
+func decodeRun(body []byte) (*api.RunRequest, error) {
+	v, err := value.Decode(body)
+	if err != nil {
+		return nil, badRun("is not valid JSON: %v", err)
+	}
+	fields, ok := v.(*value.Dict)
+	if !ok {
+		return nil, badRun("is not an object but %s", value.TypeName(v))
+	}
+	request := &api.RunRequest{}
+	for name, v := range fields.All() {
+		if err := decodeField(request, name, v); err != nil {
+			return nil, err
+		}
+	}
+	return request, nil
+}
+
+func badRun(format string, args ...any) error {
+	return fault([]string{"InvalidRequest"}, http.StatusBadRequest, "The submission "+format+". Please correct it and send it again.", args...)
+}
+
+func decodeField(request *api.RunRequest, name string, v any) error {
+	if v == nil {
+		return nil
+	}
+	text, isText := v.(string)
+	list, isList := v.([]any)
+	dict, isDict := v.(*value.Dict)
+	switch {
+	case name == "flow" && isText:
+		request.Flow = text
+	case name == "run_id" && isText:
+		if strings.ContainsAny(text, "/\\\x00\n") || len(text) > 256 {
+			return badRun("has a 'run_id' with characters that are not allowed or more than 256 bytes")
+		}
+		request.RunID = text
+	case name == "inputs":
+		request.Inputs = value.Encode(v)
+	case name == "lines" && isList:
+		request.Lines = make([]json.RawMessage, len(list))
+		for i, line := range list {
+			request.Lines[i] = value.Encode(line)
+		}
+	case name == "environment_variables" && isDict:
+		return decodeEnvironment(request, dict)
+	case name == "flow" || name == "run_id" || name == "lines" || name == "environment_variables":
+		return badRun("has a '%s' of type %s", name, value.TypeName(v))
+	default:
+		return badRun("has the field '%s', which this runtime does not know", name)
+	}
+	return nil
+}
+
+func decodeEnvironment(request *api.RunRequest, dict *value.Dict) error {
+	request.EnvironmentVariables = make(map[string]string, dict.Len())
+	for name, v := range dict.All() {
+		text, ok := v.(string)
+		if !ok || name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(text, "\x00") {
+			return badRun("has the environment variable '%s' that is no name with a string", name)
+		}
+		request.EnvironmentVariables[name] = text
+	}
+	return nil
+}
