@@ -186,7 +186,7 @@ func (b *baseBuild) finish(ctx context.Context, layers []Layer) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.layout.Tag(ctx, manifest, DefaultTag); err != nil {
+	if err := b.replaceImage(ctx, manifest); err != nil {
 		return nil, err
 	}
 	name, err := ImageName(DefaultTag)
@@ -206,6 +206,25 @@ func (b *baseBuild) finish(ctx context.Context, layers []Layer) (*Result, error)
 	}
 	result.Seconds = time.Since(b.started).Seconds()
 	return result, nil
+}
+
+// replaceImage gives the image its tag and removes what only the image before needed; else each new binary would leave one behind.
+func (b *baseBuild) replaceImage(ctx context.Context, manifest ocispec.Descriptor) error {
+	before, err := b.layout.Resolve(ctx, DefaultTag)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if err := b.layout.Tag(ctx, manifest, DefaultTag); err != nil {
+		return err
+	}
+	if before.Digest == "" || before.Digest == manifest.Digest {
+		return nil
+	}
+	// An image before that is not whole is not this build's trouble: its tag is gone.
+	if err := b.layout.Remove(ctx, before); err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
+		return err
+	}
+	return nil
 }
 
 func (b *baseBuild) writeManifest(ctx context.Context, layers []Layer) (ocispec.Descriptor, error) {

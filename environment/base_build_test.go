@@ -68,7 +68,7 @@ func mustLeaveNothing(t *testing.T, layout, cache string) {
 	tags, err := l.Tags(t.Context())
 	must.NoError(t, err)
 	test.SliceEmpty(t, tags)
-	for pattern, dir := range map[string]string{tempPrefix + "*": cache, "*.part": cache, "*": filepath.Join(layout, "ingest")} {
+	for pattern, dir := range map[string]string{tempPrefix + "*": cache, "*": filepath.Join(layout, "ingest")} {
 		left, err := filepath.Glob(filepath.Join(dir, pattern))
 		must.NoError(t, err)
 		test.SliceEmpty(t, left)

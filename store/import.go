@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -149,41 +147,5 @@ func (in *importing) undo(ctx context.Context) error {
 	// The import may have failed because its context ended; cleaning up must still happen.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	unlock, err := in.layout.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	used, err := in.layout.used(ctx)
-	if err != nil {
-		return err
-	}
-	for _, d := range in.added {
-		if slices.Contains(used, d) {
-			continue
-		}
-		if err := os.Remove(in.layout.blobPath(d)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// used returns the digests of everything that the index leads to.
-func (l *Layout) used(ctx context.Context) ([]digest.Digest, error) {
-	index, err := l.readIndex()
-	if err != nil {
-		return nil, err
-	}
-	var used []digest.Digest
-	for _, m := range index.Manifests {
-		all, err := l.closure(ctx, m)
-		if err != nil {
-			return nil, err
-		}
-		for _, desc := range all {
-			used = append(used, desc.Digest)
-		}
-	}
-	return used, nil
+	return in.layout.removeUnused(ctx, in.added)
 }

@@ -136,6 +136,23 @@ func TestPushMendsATruncatedBlob(t *testing.T) {
 	must.NoError(t, l.Tag(t.Context(), desc, "x"))
 }
 
+func TestRemoveKeepsWhatATagLeadsTo(t *testing.T) {
+	t.Parallel()
+	l := newTestLayout(t)
+	old, current := pushImage(t, l, "shared", "old"), pushImage(t, l, "shared", "new")
+	must.NoError(t, l.Tag(t.Context(), old, "old"))
+	must.NoError(t, l.Tag(t.Context(), current, "x"))
+	before := blobFiles(t, l)
+	must.NoError(t, l.Remove(t.Context(), old))
+	must.Eq(t, before, blobFiles(t, l), must.Sprint("a tagged image"))
+
+	must.NoError(t, l.Tag(t.Context(), current, "old"))
+	must.NoError(t, l.Remove(t.Context(), old))
+	must.Len(t, len(before)-2, blobFiles(t, l), must.Sprint("the old manifest and the old layer go"))
+	_, err := l.closure(t.Context(), current)
+	must.NoError(t, err)
+}
+
 func TestTagRefusesWhatIsNoTag(t *testing.T) {
 	t.Parallel()
 	l := newTestLayout(t)
