@@ -1,0 +1,302 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/posener/complete"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/api/bundle"
+)
+
+// defaultAddress is where dev and gateway listen.
+const defaultAddress = "http://127.0.0.1:8088"
+
+// maxLine is the longest line of a data file.
+const maxLine = 64 << 20
+
+type runCommand struct {
+	meta
+}
+
+// Synopsis implements cli.Command.
+func (c *runCommand) Synopsis() string { return "Run a flow on a runtime" }
+
+// Help implements cli.Command.
+func (c *runCommand) Help() string {
+	return strings.TrimSpace(`
+Usage: nomad-promptflow run FLOW [options]
+
+  Runs the flow in the folder FLOW on a runtime and prints its outputs, its
+  metrics and how long every node took. The flow is handed in if the runtime
+  does not have it yet.
+
+  The exit code is 0 when the flow (every line of it, with -data) completed.
+
+Options:
+
+  -input=NAME=VALUE
+    An input of the flow; may be given many times. Values are text, which the
+    runtime converts to the input's type, as "pf flow test --inputs" does.
+
+  -inputs=FILE
+    A JSON file with an object of inputs ("-" reads standard input).
+
+  -data=FILE
+    A JSONL file ("-" reads standard input): each line is an object of inputs.
+    The flow runs once for every line, then its aggregation nodes run once.
+
+  -env=NAME=VALUE
+    An environment variable for the flow; may be given many times.
+
+  -runtime=NAME
+    The runtime to run on. PROMPTFLOW_RUNTIME; default: the gateway's only one.
+
+  -address=URL
+    The gateway, http://HOST:PORT or unix:PATH. PROMPTFLOW_ADDR; default
+    ` + defaultAddress + `.
+
+  -direct
+    The address is that of a runtime itself, not of a gateway.
+
+  -token-file=FILE
+    A file with the token to send. PROMPTFLOW_TOKEN_FILE.
+
+  -timeout=DURATION
+    Give up after this long. Default: never.
+
+  -json
+    Print the whole result as JSON: outputs, metrics and records of all runs.
+`)
+}
+
+// AutocompleteArgs implements cli.CommandAutocomplete.
+func (c *runCommand) AutocompleteArgs() complete.Predictor { return complete.PredictDirs("*") }
+
+// AutocompleteFlags implements cli.CommandAutocomplete.
+func (c *runCommand) AutocompleteFlags() complete.Flags {
+	return complete.Flags{
+		"-input": complete.PredictAnything, "-inputs": complete.PredictFiles("*.json"), "-data": complete.PredictFiles("*.jsonl"),
+		"-env": complete.PredictAnything, "-runtime": complete.PredictAnything, "-address": complete.PredictAnything,
+		"-direct": complete.PredictNothing, "-token-file": complete.PredictFiles("*"), "-timeout": complete.PredictAnything,
+		"-json": complete.PredictNothing,
+	}
+}
+
+// runOptions are the options of a run.
+type runOptions struct {
+	flow, inputsFile, data, runtime, address, tokenFile string
+	inputs, env                                         repeated
+	direct, json                                        bool
+	timeout                                             time.Duration
+}
+
+// errUsage is wrapped by errors in what the caller typed.
+var errUsage = errors.New("wrong usage")
+
+// Run implements cli.Command.
+func (c *runCommand) Run(args []string) int {
+	var o runOptions
+	set := c.flags("run")
+	set.Var(&o.inputs, "input", "")
+	set.StringVar(&o.inputsFile, "inputs", "", "")
+	set.StringVar(&o.data, "data", "", "")
+	set.Var(&o.env, "env", "")
+	set.StringVar(&o.runtime, "runtime", os.Getenv("PROMPTFLOW_RUNTIME"), "")
+	set.StringVar(&o.address, "address", fromEnv("PROMPTFLOW_ADDR", defaultAddress), "")
+	set.BoolVar(&o.direct, "direct", false, "")
+	set.StringVar(&o.tokenFile, "token-file", os.Getenv("PROMPTFLOW_TOKEN_FILE"), "")
+	set.DurationVar(&o.timeout, "timeout", 0, "")
+	set.BoolVar(&o.json, "json", false, "")
+	rest, code, ok := c.parse(set, c.Help(), args)
+	if !ok {
+		return code
+	}
+	if len(rest) != 1 {
+		return c.usage("run", "takes one argument, the flow's folder; got %d", len(rest))
+	}
+	o.flow = rest[0]
+	ctx, stop := untilInterrupted()
+	defer stop()
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+	}
+	began := time.Now()
+	result, err := o.submit(ctx)
+	switch {
+	case errors.Is(err, errUsage):
+		return c.usage("run", "%s", err)
+	case err != nil:
+		c.fail(err)
+		return exitFailure
+	}
+	return c.print(result, o.json, time.Since(began))
+}
+
+// submit packs the flow, hands it in where it is missing and runs it.
+func (o *runOptions) submit(ctx context.Context) (*api.RunResult, error) {
+	request, err := o.request()
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(o.flow); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is a file; name the folder of the flow", errUsage, o.flow)
+	}
+	var packed bytes.Buffer
+	if request.Flow, _, err = bundle.Pack(ctx, o.flow, &packed); err != nil {
+		return nil, err
+	}
+	client, runtime, err := o.target(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return client.RunBundle(ctx, runtime, request, func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(packed.Bytes())), nil
+	})
+}
+
+// target is whom to ask, and which runtime to ask for.
+func (o *runOptions) target(ctx context.Context) (*api.Client, string, error) {
+	token := ""
+	if o.tokenFile != "" {
+		data, err := os.ReadFile(o.tokenFile)
+		if err != nil {
+			return nil, "", fmt.Errorf("read token: %w", err)
+		}
+		token = strings.TrimSpace(string(data))
+	}
+	client, err := api.NewClient(o.address, token)
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if o.direct || o.runtime != "" {
+		return client, o.runtime, nil
+	}
+	runtimes, err := client.Runtimes(ctx)
+	if err != nil {
+		return nil, "", fmt.Errorf("ask for runtimes: %w; start one with '%s dev', or name a gateway with -address", err, Name)
+	}
+	if len(runtimes) != 1 {
+		names := make([]string, len(runtimes))
+		for i, r := range runtimes {
+			names[i] = r.Name
+		}
+		return nil, "", fmt.Errorf("%w: the gateway has %d runtimes (%s); choose one with -runtime", errUsage, len(runtimes), strings.Join(names, ", "))
+	}
+	return client, runtimes[0].Name, nil
+}
+
+// request makes the submission, all but the flow's name.
+func (o *runOptions) request() (api.RunRequest, error) {
+	var request api.RunRequest
+	inputs, err := keyValues("-input", o.inputs)
+	if err != nil {
+		return request, err
+	}
+	if request.EnvironmentVariables, err = keyValues("-env", o.env); err != nil {
+		return request, err
+	}
+	if len(request.EnvironmentVariables) == 0 {
+		request.EnvironmentVariables = nil
+	}
+	if o.data != "" {
+		if len(o.inputs) > 0 || o.inputsFile != "" {
+			return request, fmt.Errorf("%w: -data goes without -input and -inputs", errUsage)
+		}
+		request.Lines, err = readLines(o.data)
+		return request, err
+	}
+	request.Inputs, err = mergeInputs(o.inputsFile, o.inputs, inputs)
+	return request, err
+}
+
+// keyValues reads NAME=VALUE pairs.
+func keyValues(flag string, pairs []string) (map[string]string, error) {
+	values := map[string]string{}
+	for _, pair := range pairs {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%w: %s %q: want NAME=VALUE", errUsage, flag, pair)
+		}
+		values[name] = value
+	}
+	return values, nil
+}
+
+// mergeInputs is the object of a file's inputs with those of the command line over them.
+func mergeInputs(file string, pairs []string, values map[string]string) (json.RawMessage, error) {
+	members := map[string]json.RawMessage{}
+	if file != "" {
+		data, err := readFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read inputs: %w", err)
+		}
+		if len(pairs) == 0 {
+			return data, checkObject(file, data)
+		}
+		if err := json.Unmarshal(data, &members); err != nil {
+			return nil, fmt.Errorf("read inputs of %s: %w: the file must hold one JSON object", file, err)
+		}
+	}
+	for name, value := range values {
+		encoded, err := json.Marshal(value)
+		if err != nil {
+			return nil, err
+		}
+		members[name] = encoded
+	}
+	return json.Marshal(members)
+}
+
+func checkObject(name string, data []byte) error {
+	if trimmed := bytes.TrimSpace(data); len(trimmed) == 0 || trimmed[0] != '{' {
+		return fmt.Errorf("read inputs of %s: must be a JSON object of input names and values", name)
+	}
+	return nil
+}
+
+func readFile(name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(name)
+}
+
+// readLines reads a JSONL file. Blank lines are passed over.
+func readLines(name string) ([]json.RawMessage, error) {
+	data, err := readFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read data: %w", err)
+	}
+	scanner := bufio.NewScanner(bytes.NewReader(data))
+	scanner.Buffer(nil, maxLine)
+	var lines []json.RawMessage
+	for number := 1; scanner.Scan(); number++ {
+		line := bytes.TrimSpace(scanner.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		if err := checkObject(fmt.Sprintf("%s, line %d", name, number), line); err != nil {
+			return nil, err
+		}
+		lines = append(lines, append(json.RawMessage(nil), line...))
+	}
+	if err := scanner.Err(); err != nil {
+		return nil, fmt.Errorf("read data of %s: %w", name, err)
+	}
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("read data of %s: there is no line in it; write one JSON object of inputs per line", name)
+	}
+	return lines, nil
+}
