@@ -21,7 +21,7 @@ const maxIntDigits = 4300
 func Decode(data []byte) (any, error) {
 	d := decoder{data: data}
 	if at := invalidUTF8(data); at >= 0 {
-		return nil, &Error{Class: ValueError, Message: fmt.Sprintf("'utf-8' codec can't decode byte 0x%02x in position %d", data[at], at)}
+		return nil, &Error{Class: UnicodeError, Message: fmt.Sprintf("'utf-8' codec can't decode byte 0x%02x in position %d", data[at], at)}
 	}
 	if len(data) >= 3 && data[0] == 0xEF && data[1] == 0xBB && data[2] == 0xBF {
 		d.pos = 3 // json.loads of bytes skips the mark

@@ -119,7 +119,7 @@ func (s style) appendText(b []byte, text string) []byte {
 	for i := 0; i < len(text); {
 		c := text[i]
 		if c < utf8.RuneSelf {
-			if c >= 0x20 && c != '"' && c != '\\' {
+			if c >= 0x20 && c != '"' && c != '\\' && (c != 0x7F || !s.ascii) {
 				i++
 				continue
 			}

@@ -7,6 +7,7 @@ const (
 	OverflowError   = "OverflowError"
 	RecursionError  = "RecursionError"
 	JSONDecodeError = "JSONDecodeError"
+	UnicodeError    = "UnicodeDecodeError"
 )
 
 // Error is what Python would have raised: Class is the exception's class name, Message is str() of the exception.

@@ -74,7 +74,7 @@ func TestDumps_isPythonsDefault(t *testing.T) {
 	t.Parallel()
 	test.Eq(t, `{"a": 1, "b": "\u00e9\ud83d\ude00", "c": [NaN, 1.5]}`, Dumps(decode(t, `{"a":1,"b":"é😀","c":[NaN,1.5]}`)))
 	test.Eq(t, "[]", Dumps([]any{}))
-	test.Eq(t, "\"\x7f\"", Dumps("\x7f"))
+	test.Eq(t, `"\u007f"`, Dumps("\x7f"))
 }
 
 func TestRepr(t *testing.T) {
