@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -427,4 +428,42 @@ func TestStart_NoPromptflow(t *testing.T) {
 	_, err := Start(within(t, time.Minute), Config{Python: bare, Dir: t.TempDir()})
 	must.ErrorIs(t, err, ErrUnavailable)
 	must.ErrorContains(t, err, "-m pip install promptflow-core promptflow-tools")
+}
+
+// Cancelling hits the call it is meant for and no other, whenever it comes.
+func TestFault_CancelHitsNobodyElse(t *testing.T) {
+	t.Parallel()
+	m := startManager(t, Config{Workers: 1, Threads: 6, Grace: time.Minute})
+	dir := writeFlow(t, "a.py", script("@tool\ndef f(n: int):\n    print(n)\n    return sum(range(n % 5000)) * 0 + n\n"),
+		"b.py", script("import asyncio\n@tool\nasync def f(n: int):\n    await asyncio.sleep(0)\n    return n\n"))
+	f := open(t, m, FlowSpec{ID: "f", Dir: dir, Nodes: []*value.Dict{node("sync", "a.py", "n", "${inputs.n}"), node("async", "b.py", "n", "${inputs.n}")}})
+	s := lease(t, f)
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 150 {
+				n := int64(g*1000 + i)
+				name := []string{"sync", "async"}[i%2]
+				ctx, cancel := within(t, time.Minute), context.CancelFunc(func() {})
+				if i%3 == 0 {
+					ctx, cancel = context.WithTimeout(ctx, time.Duration(i%7)*200*time.Microsecond)
+				}
+				r, err := s.Call(ctx, callOf(name, "n", n))
+				cancel()
+				test.NoError(t, err)
+				switch {
+				case r.Error == nil:
+					test.Eq(t, any(n), r.Value)
+					if name == "sync" {
+						test.StrContains(t, r.Stdout, fmt.Sprintf("] %d\n", n))
+					}
+				case i%3 == 0:
+					test.Eq(t, "ToolCanceledError", r.Error.Class())
+				default:
+					t.Errorf("call %d was not cancelled but failed: %v", n, r.Error)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

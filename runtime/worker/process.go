@@ -198,9 +198,8 @@ func (p *process) send(head map[string]any, parts ...part) (request, error) {
 	r := request{answer: make(chan answer, 1)}
 	p.mu.Lock()
 	if p.waiting == nil {
-		cause := p.cause
 		p.mu.Unlock()
-		return r, &crash{cause: cause}
+		return r, p.crashed()
 	}
 	p.next++
 	r.id = p.next
@@ -228,10 +227,21 @@ func (p *process) post(head map[string]any, parts ...part) error {
 	// A worker always reads; one that does not for so long holds its interpreter lock in native code for good.
 	_ = p.conn.SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := p.conn.Write(data); err != nil {
-		p.kill("it took no more messages") // a frame cut in the middle cannot be mended
-		return fmt.Errorf("write to worker: %w", err)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			p.kill("it took no more messages")
+		}
+		p.signal() // a frame cut in the middle cannot be mended; mostly the worker has ended already
+		<-p.dead   // which end sees, in bounded time, and knows why
+		return p.crashed()
 	}
 	return nil
+}
+
+// crashed is the error for what is asked of a worker that ended.
+func (p *process) crashed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &crash{cause: p.cause}
 }
 
 // tooLarge says that a value does not fit a frame.
@@ -277,6 +287,10 @@ func (p *process) kill(cause string) {
 		p.cause = cause
 	}
 	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *process) signal() {
 	_ = p.handle.Kill()
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL) // its process group; absent when the worker left none behind
 }

@@ -221,15 +221,16 @@ class Threads:
         self._idle = 0  # threads without work, less requests without a thread
 
     def submit(self, job):
+        """Raises RuntimeError when not one thread can be had."""
         with self._lock:
             self._idle -= 1
             grow = self._idle < 0 and self._count < self._limit
             if grow:
                 self._idle += 1
                 self._count += 1
-        self._queue.put(job)
         if grow:
             self._spawn()
+        self._queue.put(job)
 
     def _spawn(self):
         try:
@@ -237,9 +238,9 @@ class Threads:
         except RuntimeError:  # the machine's limit of threads: those there are go on
             with self._lock:
                 self._count -= 1
-                self._idle -= 1
                 if self._count == 0:
                     raise
+                self._idle -= 1
 
     def _loop(self):
         while True:
@@ -247,12 +248,9 @@ class Threads:
             if job is None:
                 return
             _execute(job)
-            interrupted, job = job.cancelled, None  # a kept job would keep its values
+            job = None  # it would keep its values
             with self._lock:
                 self._idle += 1
-                if interrupted:  # this thread's context may still hold what the cancelled code left behind
-                    self._retire()
-                    return
 
     def _next(self):
         while True:
@@ -261,12 +259,9 @@ class Threads:
             except queue.Empty:
                 with self._lock:
                     if self._idle > 0:
-                        self._retire()
+                        self._idle -= 1
+                        self._count -= 1
                         return None
-
-    def _retire(self):
-        self._idle -= 1
-        self._count -= 1
 
 
 def _execute(job):

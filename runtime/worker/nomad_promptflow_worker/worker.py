@@ -82,6 +82,7 @@ class Worker:
             except Exception as error:  # such as no more threads
                 traceback.print_exc()
                 if "id" in head:
+                    self.jobs.pop(head["id"], None)
                     self.connection.write({"id": head["id"], "error": present(error)})
 
     # Requests without an answer.
