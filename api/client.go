@@ -160,7 +160,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, co
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return responseError(resp)
+		return ResponseError(resp)
 	}
 	if into == nil {
 		_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
@@ -176,11 +176,12 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, co
 	return nil
 }
 
-// responseError is the server's own error, or one that shows what an unexpected server said.
-func responseError(resp *http.Response) error {
+// ResponseError is the server's own error in an answer outside 2xx, or one that shows what an unexpected server said. It reads the
+// body and does not close it.
+func ResponseError(resp *http.Response) *Error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return fmt.Errorf("read error answer: %w", err)
+		return NewError([]string{SystemError, "UnexpectedAnswer"}, "Client", "read error answer of %s: %s", resp.Request.URL, err).WithStatus(resp.StatusCode)
 	}
 	var body ErrorBody
 	if json.Unmarshal(data, &body) == nil && body.Error != nil {

@@ -60,6 +60,25 @@ func full(dir string, err error) error {
 	return err
 }
 
+// Name returns the name of a compressed bundle by its content. What is in it is not looked at: that is for [Unpack].
+func Name(ctx context.Context, r io.Reader, limits Limits) (string, error) {
+	decompressor, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+	if err != nil {
+		return "", err
+	}
+	defer decompressor.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, bounded(ctx, decompressor, limits)); err != nil {
+		return "", fmt.Errorf("read bundle: %w", asInvalid(err))
+	}
+	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// bounded ends a stream at what a bundle within the limits can be at most: files, their headers and padding.
+func bounded(ctx context.Context, r io.Reader, limits Limits) io.Reader {
+	return &boundedReader{from: r, left: limits.Bytes + int64(limits.Files)*4096 + 1<<20, ctx: ctx}
+}
+
 // unpackInto unpacks all files and returns the hex digest of the uncompressed stream.
 func unpackInto(ctx context.Context, r io.Reader, dir string, limits Limits) (string, error) {
 	decompressor, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
@@ -74,9 +93,7 @@ func unpackInto(ctx context.Context, r io.Reader, dir string, limits Limits) (st
 	defer func() { _ = root.Close() }()
 
 	hash := sha256.New()
-	// Headers, padding and the end count too: a stream must end somewhere, whatever it is made of.
-	bounded := &boundedReader{from: decompressor, left: limits.Bytes + int64(limits.Files)*4096 + 1<<20, ctx: ctx}
-	stream := io.TeeReader(bounded, hash)
+	stream := io.TeeReader(bounded(ctx, decompressor, limits), hash)
 	archive := tar.NewReader(stream)
 	u := unpacker{root: root, limits: limits}
 	for {
