@@ -116,6 +116,9 @@ func (l loader) refuseNodes(f *Flow) error {
 		case "csharp", "custom_llm", "action":
 			return refuse(n.Place, "Node '"+n.Name+"' of type "+n.Type, "use a python, prompt or llm node")
 		}
+		if n.Module != "" && !strings.HasPrefix(n.Module, "promptflow.") {
+			return refuse(n.Place, "The module '"+n.Module+"' of node '"+n.Name+"'", "name a module of promptflow.tools, or none")
+		}
 	}
 	for _, in := range f.Inputs {
 		if in.Type == "image" {
