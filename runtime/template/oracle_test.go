@@ -78,7 +78,7 @@ func TestNative_GivesJinja2sText(t *testing.T) {
 	harness.Integration(t)
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2026))
-	cases := make([]generated, 6000)
+	cases := make([]generated, 3000)
 	document := make([]any, len(cases))
 	for i := range cases {
 		cases[i] = generate(rng)

@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -103,7 +104,8 @@ func parseToolCalls(chunk string) (any, bool) {
 		return nil, false
 	}
 	v, err := parseLiteral(m[1])
-	if odd, ok := err.(*unsendable); ok {
+	var odd *unsendable
+	if errors.As(err, &odd) {
 		return odd, true
 	}
 	return v, err == nil

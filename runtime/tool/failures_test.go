@@ -143,7 +143,7 @@ func TestLLM_StopsWithItsContext(t *testing.T) {
 
 func TestLLM_NamesAnUnreachableEndpoint(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must.NoError(t, err)
 	address := listener.Addr().String()
 	must.NoError(t, listener.Close())
@@ -216,7 +216,7 @@ func TestLLM_FailuresAsPromptFlow(t *testing.T) {
 		{Status: 400, Message: "Invalid content type. image_url is only supported by certain models."},
 		{Status: 400, Message: "Invalid parameter: 'response_format' of type 'json_object' is not supported with this model."},
 		{Status: 400, Message: "Additional properties are not allowed ('response_format' was unexpected) - 'response_format'"},
-		{Status: 400, Message: "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."},
+		{Status: 400, Message: "messages with role 'tool' must be a response to another."},
 	}
 	theirs, mine := make([]string, len(failures)), make([]string, len(failures))
 	document := make([]any, len(failures))

@@ -93,7 +93,7 @@ func TestParseChat_AsPromptFlow(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(2, 2026))
 	texts := []string{"", "system:\n", "user:\nhi", "hi", "tool:\n\n", "assistant:\n## tool_calls:\n[{'a': ']'}]\nuser:\nx"}
-	for range 6000 {
+	for range 2500 {
 		s := pick(rng, chatPieces, 12)
 		if rng.IntN(3) > 0 {
 			s = "system:\n" + s
@@ -146,7 +146,7 @@ func TestParseLiteral_AsPython(t *testing.T) {
 		"[]", "[1,]", "[,]", "[(1,), ()]", "[{'a': 1, 'a': 2}]", "[{1: 2, None: 3, True: 4, 1.5: 5}]", "[{'a': {'b': [1, {'c': None}]}}]", "[{[]: 1}]", "[{1, 2}]", "[{1, 2,}]",
 		"[{}]", "[set()]", "[{**{}}]", "['a' 'b' \"c\"]", "[1 2]", "[1\n,\n2]", "[ # c\n 1]", "['\x00']", "[-9223372036854775808, 9223372036854775808]",
 	}
-	for range 8000 {
+	for range 4000 {
 		texts = append(texts, "["+pick(rng, literalPieces, 9)+"]")
 	}
 	document := make([]any, len(texts))
@@ -158,12 +158,12 @@ func TestParseLiteral_AsPython(t *testing.T) {
 		got, err := parseLiteral(texts[i])
 		where := fmt.Sprintf("%q: ours %s %v, Python %s", texts[i], encodeSafe(got), err, value.Encode(answer))
 		v, ok := answer.(*value.Dict).Get("value")
-		switch err.(type) {
-		case nil:
+		switch {
+		case err == nil:
 			must.True(t, ok, must.Sprint(where))
 			must.Eq(t, string(value.Encode(v)), string(value.Encode(got)), must.Sprint(where))
 			read++
-		case *unsendable:
+		case isUnsendable(err):
 			must.True(t, ok, must.Sprint(where))
 			must.StrContains(t, string(value.Encode(v)), "unsendable", must.Sprint(where))
 		default:
@@ -210,7 +210,7 @@ func TestEscaping_AsPromptFlow(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(4, 2026))
 	names := []string{"a", "b"}
-	cases := make([]*value.Dict, 3000)
+	cases := make([]*value.Dict, 1500)
 	document := make([]any, len(cases))
 	for i := range cases {
 		inputs := func() (*value.Dict, []any) {

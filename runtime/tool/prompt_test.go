@@ -2,6 +2,7 @@ package tool
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -21,7 +22,8 @@ type jinja struct {
 
 func (j jinja) Render(_ context.Context, _ string, vars *value.Dict) (string, error) {
 	if j.err != nil {
-		if e, ok := j.err.(*template.Error); ok && e.Message == "" {
+		var e *template.Error
+		if errors.As(j.err, &e) && e.Message == "" {
 			q, _ := vars.Get("q")
 			return "", &template.Error{Class: e.Class, Message: value.Str(q)}
 		}

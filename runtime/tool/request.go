@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"errors"
 	"math"
 	"slices"
 
@@ -33,7 +34,8 @@ func (p *parameters) number(k kind, name string, byDefault any) any {
 
 // pythonFailure is an exception inside a tool's function: handle_openai_error makes it an LLMError.
 func pythonFailure(err error) error {
-	if e, ok := err.(*value.Error); ok {
+	var e *value.Error
+	if errors.As(err, &e) {
 		return llmError(e.Class, e.Message)
 	}
 	return llmError("ValueError", err.Error())
