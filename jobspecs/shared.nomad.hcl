@@ -22,8 +22,8 @@ variable "count" {
   description = "Number of instances. 0 keeps the runtime stopped."
 
   validation {
-    condition     = var.count >= 0 && floor(var.count) == var.count
-    error_message = "Use a whole number of 0 or more."
+    condition     = var.count >= 0 && var.count <= 50000 && floor(var.count) == var.count
+    error_message = "Use a whole number from 0 to 50000, the most that a Nomad server takes unless it is told otherwise."
   }
 }
 
