@@ -25,7 +25,7 @@ type BaseOptions struct {
 	Archive string
 	// Binary is the statically linked nomad-promptflow that goes into the image; the running executable when empty.
 	Binary string
-	// Cache is the folder of finished layers and downloads; the folder nomad-promptflow/base in the user's cache folder when
+	// Cache is the folder of finished layers, and where they are made; the folder nomad-promptflow/base in the user's cache folder when
 	// empty.
 	Cache string
 	// Mirror is where Debian's packages are fetched from, the archive and its security updates; Debian's own when empty. It leaves
