@@ -42,7 +42,7 @@ Options:
     ctr image import read.
 
   -cache=DIR
-    Where finished layers and downloads are kept. Default: the user's cache folder.
+    Where finished layers are kept. Default: the user's cache folder.
 
   -binary=FILE
     The statically linked nomad-promptflow for the image. Default: this program.

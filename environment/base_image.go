@@ -35,6 +35,8 @@ func imageConfig(layers []Layer, version string) ocispec.Image {
 			Env: []string{
 				"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 				"LANG=C.UTF-8",
+				// For engines that are told nothing more than the port; the driver says where to listen.
+				"PROMPTFLOW_LISTEN=0.0.0.0:8080",
 				// A flow's prints are seen at once in the task's logs.
 				"PYTHONUNBUFFERED=1",
 			},

@@ -46,7 +46,7 @@ func Python(t testing.TB) string {
 	if python == "" {
 		python = filepath.Join(Root(t), ".build", "venv", "bin", "python")
 	}
-	if err := exec.Command(python, "-c", "import promptflow.core").Run(); err != nil {
+	if err := exec.CommandContext(t.Context(), python, "-c", "import promptflow.core").Run(); err != nil {
 		t.Fatalf("harness: %s cannot import promptflow.core: %v: run make bootstrap", python, err)
 	}
 	return python

@@ -42,7 +42,7 @@ func NomadBinary() string {
 // agent keeps its state over [Nomad.Restart].
 func StartNomad(t testing.TB, nomadBin, pluginBinary, pluginConfig string) *Nomad {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "npf-nomad-")
+	dir, err := os.MkdirTemp("", "npf-nomad-") //nolint:usetesting // sockets live below it, and their paths have at most 107 bytes
 	must(t, err)
 	t.Cleanup(func() { removeAll(t, dir) })
 
@@ -63,6 +63,11 @@ ports {
   http = %d
   rpc  = %d
   serf = %d
+}
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
 }
 server {
   enabled          = true
@@ -99,7 +104,7 @@ plugin "nomad-promptflow" {
 
 func (n *Nomad) start(t testing.TB) {
 	t.Helper()
-	n.cmd = exec.Command(n.bin, "agent", "-config", n.config)
+	n.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), n.bin, "agent", "-config", n.config)
 	for _, kv := range os.Environ() {
 		// With these set the AWS fingerprinter stops the agent.
 		if !strings.HasPrefix(kv, "AWS_CA_BUNDLE=") && !strings.HasPrefix(kv, "SSL_CERT_FILE=") {
@@ -170,7 +175,7 @@ func (n *Nomad) Get(path string, into any) error {
 // Run runs the nomad CLI against the agent and returns what it printed.
 func (n *Nomad) Run(t testing.TB, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.Command(n.bin, args...)
+	cmd := exec.CommandContext(t.Context(), n.bin, args...)
 	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+n.Address)
 	out, err := cmd.CombinedOutput()
 	return string(out), err

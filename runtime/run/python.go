@@ -38,6 +38,7 @@ type Session interface {
 	Equal(ctx context.Context, ref *value.Ref, v any) (bool, error)
 	Join(ctx context.Context, ref *value.Ref) (string, error)
 	Render(ctx context.Context, template string, vars *value.Dict) (string, error)
+	RenderChatLists(ctx context.Context, template string, vars *value.Dict) (string, error)
 	Variables(ctx context.Context, template string) ([]worker.Variable, error)
 	Release()
 }
@@ -165,6 +166,16 @@ func (s *session) Render(ctx context.Context, source string, vars *value.Dict) (
 		return "", err
 	}
 	text, err := leased.Render(ctx, source, vars)
+	return text, renderFailure(err)
+}
+
+// RenderChatLists implements template.ChatListRenderer.
+func (s *session) RenderChatLists(ctx context.Context, source string, vars *value.Dict) (string, error) {
+	leased, err := s.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := leased.RenderChatLists(ctx, source, vars)
 	return text, renderFailure(err)
 }
 

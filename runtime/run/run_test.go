@@ -77,6 +77,9 @@ func (s *fakeSession) Join(context.Context, *value.Ref) (string, error)     { re
 func (s *fakeSession) Render(context.Context, string, *value.Dict) (string, error) {
 	return "", errors.New("no renderer")
 }
+func (s *fakeSession) RenderChatLists(context.Context, string, *value.Dict) (string, error) {
+	return "", errors.New("no renderer")
+}
 func (s *fakeSession) Variables(context.Context, string) ([]worker.Variable, error) {
 	return nil, errors.New("no parser")
 }

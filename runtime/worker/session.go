@@ -141,12 +141,24 @@ func (s *Session) Join(ctx context.Context, ref *value.Ref) (string, error) {
 
 // Render renders a template as prompt flow's prompt nodes do (Jinja2, sandboxed, trim_blocks, keep_trailing_newline).
 func (s *Session) Render(ctx context.Context, template string, vars *value.Dict) (string, error) {
+	return s.render(ctx, template, vars, false)
+}
+
+// RenderChatLists is Render with every list in vars made promptflow-tools' ChatInputList, as Azure OpenAI chat nodes do.
+func (s *Session) RenderChatLists(ctx context.Context, template string, vars *value.Dict) (string, error) {
+	return s.render(ctx, template, vars, true)
+}
+
+func (s *Session) render(ctx context.Context, template string, vars *value.Dict, chatLists bool) (string, error) {
 	inputs := make([]Input, 0, vars.Len())
 	for name, v := range vars.All() {
 		inputs = append(inputs, Input{Name: name, Value: v})
 	}
 	in := encodeInputs(inputs)
 	head := map[string]any{"op": "render", "session": s.id}
+	if chatLists {
+		head["chat_lists"] = true
+	}
 	if len(in.refs) > 0 {
 		head["refs"] = in.refs
 	}

@@ -34,6 +34,22 @@ def _compiled(template, sandboxed):
     return _environment(sandboxed).from_string(template)
 
 
+class ChatInputList(list):
+    """promptflow.tools.common.ChatInputList, whose import costs a client library: it prints as its items, line by line."""
+
+    def __str__(self):
+        return "\n".join(map(str, self))
+
+
+def chat_lists(value):
+    """promptflow.tools.common.convert_to_chat_list: what Azure OpenAI chat nodes make of their inputs."""
+    if isinstance(value, dict):
+        return {key: chat_lists(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return ChatInputList(chat_lists(item) for item in value)
+    return value
+
+
 def render(template, variables):
     sandboxed = os.environ.get("PF_USE_SANDBOX_FOR_JINJA", "true").lower() != "false"
     try:

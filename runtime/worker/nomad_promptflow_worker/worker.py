@@ -142,6 +142,8 @@ class Worker:
         def body():
             inputs = json.loads(parts["inputs"])
             self.objects.place(head["session"], inputs, head.get("refs") or ())
+            if head.get("chat_lists"):
+                inputs = render.chat_lists(inputs)
             return self.objects.describe(head["session"], render.render(json.loads(parts["template"]), inputs))
 
         self._submit(head, body)
