@@ -1,6 +1,6 @@
 // Package catalog says which runtimes there are and where their instances listen.
 //
-// [Table] is a snapshot of it: it never changes, so that a request looks things up without a lock. [NewTable] makes one from a
+// [Table] is a snapshot of it: it never changes, so that a request looks things up without a lock. [NewStatic] makes one from a
 // list, [Load] from a file and [ParseInstance] reads an instance from a command line. Nothing here opens a connection.
 package catalog
 
@@ -48,8 +48,8 @@ type Table struct {
 // validName is a runtime's or an instance's name: it stands in URLs, service names and log lines.
 var validName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
 
-// NewTable checks the runtimes, fills in defaults and makes a table of them. All mistakes are reported at once.
-func NewTable(runtimes []Runtime) (*Table, error) {
+// NewStatic checks the runtimes, fills in defaults and makes a table of them. All mistakes are reported at once.
+func NewStatic(runtimes []Runtime) (*Table, error) {
 	t := &Table{byName: make(map[string]*Runtime, len(runtimes))}
 	ids := map[string]string{}
 	var errs []error

@@ -10,9 +10,9 @@ import (
 	"github.com/shoenig/test/must"
 )
 
-func TestNewTable_fills_in_defaults_and_sorts(t *testing.T) {
+func TestNewStatic_fills_in_defaults_and_sorts(t *testing.T) {
 	t.Parallel()
-	table, err := NewTable([]Runtime{
+	table, err := NewStatic([]Runtime{
 		{Name: "shared", Instances: []Instance{{Address: "127.0.0.1:1"}, {Address: "127.0.0.1:2", Concurrency: 4}}},
 		{Name: "ada", Type: Pinned, Owner: "ada@example.org", Instances: []Instance{{ID: "desk", Address: "unix:/run/pf.sock"}}},
 	})
@@ -29,7 +29,7 @@ func TestNewTable_fills_in_defaults_and_sorts(t *testing.T) {
 	test.Nil(t, table.Runtime("Shared"))
 }
 
-func TestNewTable_refuses(t *testing.T) {
+func TestNewStatic_refuses(t *testing.T) {
 	t.Parallel()
 	one := []Instance{{Address: "127.0.0.1:1"}}
 	tests := map[string]struct {
@@ -50,7 +50,7 @@ func TestNewTable_refuses(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := NewTable(tc.runtimes)
+			_, err := NewStatic(tc.runtimes)
 			test.ErrorContains(t, err, tc.says)
 		})
 	}
@@ -110,7 +110,7 @@ func TestJoin_collects_the_instances_of_a_name(t *testing.T) {
 func TestNear_finds_what_was_meant(t *testing.T) {
 	t.Parallel()
 	in := func(port string) []Instance { return []Instance{{Address: "h:" + port}} }
-	table, err := NewTable([]Runtime{
+	table, err := NewStatic([]Runtime{
 		{Name: "shared", Instances: in("1")}, {Name: "shared-gpu", Instances: in("2")}, {Name: "staging", Instances: in("3")}, {Name: "x", Instances: in("4")},
 	})
 	must.NoError(t, err)
