@@ -63,6 +63,10 @@ Options:
   -data-dir=DIR
     What stays between starts. Default ` + defaultDevData + `.
 
+  -base-cache=DIR
+    Finished layers of the base image. Default: the folder cache in the data
+    folder.
+
   -containerd=PATH
     The socket of a running containerd. Default: /run/containerd/containerd.sock
     when something answers there, else one of its own.
@@ -87,16 +91,16 @@ func (c *devCommand) AutocompleteArgs() complete.Predictor { return complete.Pre
 func (c *devCommand) AutocompleteFlags() complete.Flags {
 	return complete.Flags{
 		"-count": complete.PredictAnything, "-port": complete.PredictAnything, "-data-dir": complete.PredictDirs("*"),
-		"-containerd": complete.PredictFiles("*"), "-var": complete.PredictAnything, "-exec": complete.PredictAnything,
+		"-base-cache": complete.PredictDirs("*"), "-containerd": complete.PredictFiles("*"), "-var": complete.PredictAnything, "-exec": complete.PredictAnything,
 		"-log-level": complete.PredictSet("trace", "debug", "info", "warn", "error", "off"),
 	}
 }
 
 // devOptions are the options of dev.
 type devOptions struct {
-	count, port                         int
-	dataDir, containerd, exec, logLevel string
-	vars                                repeated
+	count, port                                    int
+	dataDir, baseCache, containerd, exec, logLevel string
+	vars                                           repeated
 }
 
 // Run implements cli.Command.
@@ -106,6 +110,7 @@ func (c *devCommand) Run(args []string) int {
 	set.IntVar(&o.count, "count", 1, "")
 	set.IntVar(&o.port, "port", defaultDevPort, "")
 	set.StringVar(&o.dataDir, "data-dir", defaultDevData, "")
+	set.StringVar(&o.baseCache, "base-cache", "", "")
 	set.StringVar(&o.containerd, "containerd", "", "")
 	set.StringVar(&o.exec, "exec", "", "")
 	set.StringVar(&o.logLevel, "log-level", "off", "")

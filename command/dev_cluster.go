@@ -162,8 +162,12 @@ func (d *devCluster) buildBase(ctx context.Context) error {
 	if _, custom := d.vars["image"]; custom {
 		return nil
 	}
+	cache := d.options.baseCache
+	if cache == "" {
+		cache = filepath.Join(d.options.dataDir, "cache")
+	}
 	result, err := environment.BuildBase(ctx, environment.BaseOptions{
-		Layout: d.layout(), Cache: filepath.Join(d.options.dataDir, "cache"), Version: Version, Progress: d.progress.build,
+		Layout: d.layout(), Cache: cache, Version: Version, Progress: d.progress.build,
 	})
 	if err != nil {
 		return err
@@ -251,12 +255,12 @@ func (d *devCluster) startGateway(listener net.Listener) error {
 			ID: instance.alloc.ID(), Address: instance.address, Token: instance.token, Concurrency: d.concurrency(),
 		})
 	}
-	table, err := catalog.NewTable([]catalog.Runtime{runtime})
+	table, err := catalog.NewStatic([]catalog.Runtime{runtime})
 	if err != nil {
 		return err
 	}
 	g, err := gateway.New(gateway.Config{
-		Runtimes: table, Data: filepath.Join(d.runDir, "bundles"), Version: Version, Logger: d.logger.Named("gateway"),
+		Catalog: table, Bundles: filepath.Join(d.runDir, "bundles"), Version: Version, Logger: d.logger.Named("gateway"),
 	})
 	if err != nil {
 		return err

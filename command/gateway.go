@@ -99,7 +99,7 @@ func (c *gatewayCommand) Run(args []string) int {
 	ctx, stop := untilInterrupted()
 	defer stop()
 	err = gateway.Run(ctx, gateway.Config{
-		Listen: *listen, Runtimes: table, Data: *data, Version: Version,
+		Listen: *listen, Catalog: table, Bundles: *data, Version: Version,
 		Logger: hclog.New(&hclog.LoggerOptions{Name: "gateway", Level: hclog.LevelFromString(*level), Output: c.stderr}),
 	})
 	if err != nil {
@@ -133,5 +133,5 @@ func staticTable(instances []string, file, tokenFile string) (*catalog.Table, er
 		}
 		runtimes = append(runtimes, more...)
 	}
-	return catalog.NewTable(runtimes)
+	return catalog.NewStatic(runtimes)
 }

@@ -18,12 +18,12 @@ import (
 
 // Nomad is a real Nomad agent in dev mode (server and client in one), on loopback.
 type Nomad struct {
-	Address string // http://127.0.0.1:port
-	bin     string
-	config  string
-	dataDir string
-	log     *os.File
-	cmd     *exec.Cmd
+	Address   string // http://127.0.0.1:port
+	PluginDir string
+	bin       string
+	config    string
+	log       *os.File
+	cmd       *exec.Cmd
 }
 
 // NomadBinary returns the nomad binary to test with: NOMAD_BIN, else the one on PATH, else "".
@@ -88,7 +88,7 @@ plugin "nomad-promptflow" {
   }
 }
 `, filepath.Join(dir, "data"), plugins, ports[0], ports[1], ports[2], ports[1], pluginConfig)
-	n := &Nomad{Address: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), bin: nomadBin, config: filepath.Join(dir, "agent.hcl"), dataDir: filepath.Join(dir, "data")}
+	n := &Nomad{Address: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), PluginDir: plugins, bin: nomadBin, config: filepath.Join(dir, "agent.hcl")}
 	must(t, os.WriteFile(n.config, []byte(config), 0o600))
 	n.log, err = os.Create(filepath.Join(dir, "agent.log"))
 	must(t, err)
@@ -114,11 +114,8 @@ func (n *Nomad) start(t testing.TB) {
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	must(t, n.cmd.Start())
 	Eventually(t, 90*time.Second, "nomad client ready", func() error {
-		var nodes []struct {
-			Status  string
-			Drivers map[string]struct{ Healthy bool }
-		}
-		if err := n.Get("/v1/nodes?resources=false", &nodes); err != nil {
+		var nodes []struct{ Status string }
+		if err := n.Get("/v1/nodes", &nodes); err != nil {
 			return err
 		}
 		if len(nodes) != 1 || nodes[0].Status != "ready" {
