@@ -139,10 +139,10 @@ func (s *driverServer) TaskStats(req *drivers.TaskStatsRequest, stream grpc.Serv
 	err := s.driver.TaskStats(stream.Context(), id, req.GetCollectionInterval().AsDuration(), func(u TaskUsage) error {
 		return stream.Send(usageToWire(id, u))
 	})
-	if stream.Context().Err() != nil {
-		return nil
+	if stream.Context().Err() == nil {
+		return toStatus(err)
 	}
-	return toStatus(err)
+	return nil
 }
 
 func (s *driverServer) SignalTask(ctx context.Context, req *drivers.SignalTaskRequest) (*drivers.SignalTaskResponse, error) {

@@ -26,6 +26,8 @@ var wireFiles = []protoreflect.FileDescriptor{
 }
 
 // wireMessages is "full message name: field=number type, …" for each message with fields; ? after a number marks a oneof's member.
+//
+//nolint:misspell // "withold" is how the protocol spells it
 const wireMessages = `
 hashicorp.nomad.plugins.base.proto.PluginInfoResponse: type=1 enum PluginType, plugin_api_versions=2 rep string, plugin_version=3 string, name=4 string
 hashicorp.nomad.plugins.base.proto.ConfigSchemaResponse: spec=1 Spec

@@ -49,7 +49,8 @@ type Plugin struct {
 
 // Launch starts a plugin and shakes hands with it.
 func Launch(opts Options) (*Plugin, error) {
-	cmd := exec.Command(opts.Path, opts.Args...)
+	// No call's context: the process ends with Close or Kill.
+	cmd := exec.CommandContext(context.Background(), opts.Path, opts.Args...)
 	cmd.Env = append(os.Environ(), opts.Env...)
 	// An interrupt at the terminal is for the agent, which then ends the plugin in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
