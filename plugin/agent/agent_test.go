@@ -67,7 +67,7 @@ func TestPlugin_identifies_and_configures(t *testing.T) {
 
 	capabilities, err := p.Capabilities(t.Context())
 	must.NoError(t, err)
-	test.Eq(t, newTestDriver().Capabilities(), capabilities)
+	test.Eq(t, newTestDriver(nil).Capabilities(), capabilities)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

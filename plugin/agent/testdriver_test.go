@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin/hclspec"
 )
@@ -17,7 +19,8 @@ import (
 // TestMain serves the test driver when this very binary is launched as a plugin.
 func TestMain(m *testing.M) {
 	if plugin.StartedByAgent() {
-		plugin.Serve(newTestDriver(), plugin.NewLogger("test-driver"))
+		logger := plugin.NewLogger("test-driver")
+		plugin.Serve(newTestDriver(logger), logger)
 		return
 	}
 	os.Exit(m.Run())
@@ -25,6 +28,7 @@ func TestMain(m *testing.M) {
 
 // testDriver keeps "tasks" that are no processes: the wire is what is tested.
 type testDriver struct {
+	logger hclog.Logger
 	lock   sync.Mutex
 	config testPluginConfig
 	client *plugin.ClientConfig
@@ -48,8 +52,8 @@ type testTask struct {
 	exit   plugin.ExitResult
 }
 
-func newTestDriver() *testDriver {
-	return &testDriver{tasks: map[string]*testTask{}, events: make(chan plugin.TaskEvent, 8)}
+func newTestDriver(logger hclog.Logger) *testDriver {
+	return &testDriver{logger: logger, tasks: map[string]*testTask{}, events: make(chan plugin.TaskEvent, 8)}
 }
 
 func (d *testDriver) Info() plugin.Info { return plugin.Info{Name: "test", Version: "1.2.3"} }
@@ -79,6 +83,7 @@ func (d *testDriver) Init(context.Context) error {
 	d.lock.Lock()
 	defer d.lock.Unlock()
 	d.inits++
+	d.logger.Info("init", "count", d.inits)
 	return nil
 }
 
