@@ -56,6 +56,7 @@ func TestDecodeConfig_encodes(t *testing.T) {
 		{"missing block map", under("x", hclspec.BlockMap("x", []string{"name"}, inner)), ``, m{"x": m{}}},
 
 		{"default of a missing value", under("x", hclspec.String("x", "d")), ``, m{"x": "d"}},
+		{"default with everything in it", under("x", hclspec.String("x", "a\"b\\c\n${d} %{e} \x07é")), ``, m{"x": "a\"b\\c\n${d} %{e} \x07é"}},
 		{"default of null", under("x", hclspec.String("x", "d")), `x = null`, m{"x": "d"}},
 		{"no default where there is a value", under("x", hclspec.String("x", "d")), `x = ""`, m{"x": ""}},
 		{"default of a block", under("x", hclspec.Default(hclspec.Block("x", false, inner), hclspec.Literal(`{ k = upper("a"), n = max(1, 2) }`))), ``, m{"x": m{"k": "A", "n": int64(2)}}},

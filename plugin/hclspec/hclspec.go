@@ -13,6 +13,9 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
+
 	pb "github.com/nomad-promptflow/nomad-promptflow/plugin/proto/hclspec"
 )
 
@@ -71,7 +74,12 @@ func Default(primary, fallback *Spec) *Spec {
 
 // String is an optional string attribute.
 func String(name, fallback string) *Spec {
-	return Default(Attr(name, "string", false), Literal(strconv.Quote(fallback)))
+	return Default(Attr(name, "string", false), Literal(quote(fallback)))
+}
+
+// quote writes text as an HCL string, in which templates and escapes are not Go's.
+func quote(text string) string {
+	return string(hclwrite.TokensForValue(cty.StringVal(text)).Bytes())
 }
 
 // Number is an optional whole number attribute. Fractions do not survive the wire: use a string for them.
