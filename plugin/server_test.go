@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"regexp"
@@ -179,7 +180,7 @@ func TestServer_execFrames(t *testing.T) {
 func frame(message *drivers.ExecTaskStreamingResponse) string {
 	switch {
 	case message.GetExited():
-		return "exited " + string(rune('0'+message.GetResult().GetExitCode())) + " " + string(rune('0'+message.GetResult().GetSignal()))
+		return fmt.Sprintf("exited %d %d", message.GetResult().GetExitCode(), message.GetResult().GetSignal())
 	case message.GetStdout().GetClose():
 		return "out closed"
 	case message.GetStderr().GetClose():
