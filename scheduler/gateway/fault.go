@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
@@ -67,6 +68,8 @@ func (g *Gateway) refuse(ctx *fasthttp.RequestCtx, err error) {
 		fail(ctx, fault("RequestTooLarge", fasthttp.StatusRequestHeaderFieldsTooLarge, "The request's header has more than %d bytes. Please send less.", maxHeader))
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
 		fail(ctx, fault("RequestTimeout", fasthttp.StatusRequestTimeout, "The request did not come in time. Please send it again."))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		fail(ctx, fault("BadRequest", fasthttp.StatusBadRequest, "The request broke off before its end. Please send it again."))
 	default:
 		fail(ctx, fault("BadRequest", fasthttp.StatusBadRequest, "The request is not valid HTTP/1.1. Please check the client that sent it."))
 	}

@@ -178,6 +178,8 @@ func (g *Gateway) Serve(ctx context.Context, listener net.Listener) (err error) 
 		return fmt.Errorf("serve http: %w", errors.Join(err, g.drain()))
 	case <-ctx.Done():
 	}
+	// The server only knows the listener once it has begun to serve, which may be later than this.
+	_ = listener.Close()
 	err = g.drain()
 	if serr := <-served; serr != nil {
 		err = errors.Join(err, fmt.Errorf("serve http: %w", serr))

@@ -92,7 +92,11 @@ func (g *Gateway) upload(l *line, flow string) error {
 	defer func() { _ = file.Close() }()
 	ctx, cancel := context.WithTimeout(g.life, uploadTimeout)
 	defer cancel()
-	if err := l.client.PutFlow(ctx, flow, file); err != nil {
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("read bundle %s: %w", flow, err)
+	}
+	if err := l.putFlow(ctx, flow, file, info.Size()); err != nil {
 		return err
 	}
 	g.log.Debug("handed in bundle", "instance", l.instance.ID, "flow", flow)

@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"sync"
 	"syscall"
 	"time"
@@ -28,7 +31,7 @@ type line struct {
 	instance catalog.Instance
 	where    catalog.Address
 	dialer   net.Dialer
-	client   *api.Client // for bundles
+	uploads  http.Client // for bundles
 	heads    [2][]byte   // of requests, by route: everything that is the same each time
 
 	mu     sync.Mutex
@@ -49,13 +52,15 @@ func newLine(instance catalog.Instance) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := api.NewClient(instance.Address, instance.Token)
-	if err != nil {
-		return nil, err
-	}
-	l := &line{instance: instance, where: where, client: client}
+	l := &line{instance: instance, where: where}
 	// A peer that vanished without a word is noticed within half a minute.
 	l.dialer = net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
+	l.uploads.Transport = &http.Transport{
+		DisableKeepAlives: true, // bundles come seldom
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return l.dialer.DialContext(ctx, where.Network, where.Address)
+		},
+	}
 	rest := " HTTP/1.1\r\nHost: " + where.Host + "\r\n"
 	if instance.Token != "" {
 		rest += "Authorization: Bearer " + instance.Token + "\r\n"
@@ -136,6 +141,27 @@ func (l *line) close() {
 		_ = c.Close()
 	}
 	l.idle = nil
+}
+
+// putFlow hands a bundle of this many bytes to the instance. What the instance says against it is an *api.Error.
+func (l *line) putFlow(ctx context.Context, digest string, bundle io.Reader, size int64) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+l.where.Host+"/v1/flows/"+digest, bundle)
+	if err != nil {
+		return fmt.Errorf("hand in bundle %s: %w", digest, err)
+	}
+	request.ContentLength = size
+	if l.instance.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+l.instance.Token)
+	}
+	response, err := l.uploads.Do(request)
+	if err != nil {
+		return fmt.Errorf("hand in bundle %s: %w", digest, errors.Unwrap(err)) // the address is said elsewhere
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		return api.ResponseError(response)
+	}
+	return nil
 }
 
 // quiet reports whether an idle connection is open and has nothing to say: an instance that stopped closed it, and what was written
