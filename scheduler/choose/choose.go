@@ -2,7 +2,7 @@
 //
 // A [Chooser] knows the instances of one runtime and, of each, how many submissions this gateway has in flight there and which flows
 // it has answered before. An instance that is warm for the flow comes first while it has room; else the less loaded of two
-// picked at random. The time of a choice does not depend on the number of instances. Instances enforce their limits themselves, so
+// picked at random (of few, the least loaded). The time of a choice does not depend on the number of instances. Instances enforce their limits themselves, so
 // what other gateways send is theirs to count; what is known here only makes the choice better.
 package choose
 
@@ -94,33 +94,38 @@ func (c *Chooser) pickWarm(flow string, tried []int, now int64) int {
 	return best
 }
 
-// pickCold returns the less loaded of two instances that do not rest; where nearly all rest, one that does is better than none.
+// pickCold returns the less loaded of two instances that do not rest, of few instances the least loaded; where nearly all rest, one
+// that does is better than none.
 func (c *Chooser) pickCold(tried []int, now int64) int {
 	n := len(c.lanes)
 	if n == 0 {
 		return -1
 	}
-	first, second, resting := -1, -1, -1
-	for range tries {
-		at := rand.IntN(n)
+	enough := 2
+	if n <= tries {
+		enough = n
+	}
+	start := rand.IntN(n)
+	best, resting, found := -1, -1, 0
+	for i := 0; i < tries && i < n && found < enough; i++ {
+		at := (start + i) % n
+		if n > tries {
+			at = rand.IntN(n)
+		}
 		switch {
-		case contains(tried, at) || at == first:
+		case at == best || contains(tried, at):
+			continue
 		case c.lanes[at].rests(now):
 			resting = at
-		case first < 0:
-			first = at
-		default:
-			second = at
+			continue
+		case best < 0 || c.lanes[at].load() < c.lanes[best].load():
+			best = at
 		}
-		if second >= 0 {
-			break
-		}
+		found++
 	}
 	switch {
-	case second >= 0 && c.lanes[second].load() < c.lanes[first].load():
-		return second
-	case first >= 0:
-		return first
+	case best >= 0:
+		return best
 	case resting >= 0:
 		return resting
 	default:

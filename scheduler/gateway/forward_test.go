@@ -466,3 +466,52 @@ func TestSubmit_prefers_the_instance_that_knows_the_flow(t *testing.T) {
 	}
 	test.Eq(t, 1, busy)
 }
+
+// BenchmarkSubmit sends 1 KiB and takes 1 KiB over a connection per worker; client and instance share the processors with the gateway.
+func BenchmarkSubmit(b *testing.B) {
+	instance := http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		body, _ := io.ReadAll(q.Body)
+		_, _ = w.Write(body)
+	})}
+	backend, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
+	must.NoError(b, err)
+	go func() { _ = instance.Serve(backend) }()
+	b.Cleanup(func() { _ = instance.Close() })
+	table, err := catalog.NewStatic([]catalog.Runtime{{Name: "shared", Instances: []catalog.Instance{{Address: backend.Addr().String()}}}})
+	must.NoError(b, err)
+	g, err := New(Config{Catalog: table, Bundles: b.TempDir()})
+	must.NoError(b, err)
+	listener, err := Listen(b.Context(), "127.0.0.1:0")
+	must.NoError(b, err)
+	ctx, end := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ctx, listener) }()
+	b.Cleanup(func() { end(); must.NoError(b, <-served) })
+
+	body := strings.Repeat("x", 1024)
+	request := []byte("POST /v1/runtimes/shared/runs HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n" + body)
+	b.SetParallelism(16)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", listener.Addr().String())
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer conn.Close()
+		reader := bufio.NewReader(conn)
+		for pb.Next() {
+			if _, err := conn.Write(request); err != nil {
+				b.Error(err)
+				return
+			}
+			response, err := http.ReadResponse(reader, nil)
+			if err != nil || response.StatusCode != http.StatusOK {
+				b.Error(err)
+				return
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+		}
+	})
+}
