@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 )
@@ -79,13 +80,12 @@ func (s *submission) try(at int) outcome {
 		return o
 	}
 	s.pool.chooser.Cold(s.flow, at)
-	switch o, handedIn := s.handIn(at); {
-	case handedIn:
-		o, _ := s.attempt(at) // once: an instance that lacks it again is to say so
-		return o
-	default:
-		return o
+	failed, handedIn := s.handIn(at)
+	if !handedIn {
+		return failed
 	}
+	o, _ = s.attempt(at) // once: an instance that lacks it again is to say so
+	return o
 }
 
 // attempt sends the submission to an instance once. Missing says that the instance lacks the flow, and answered so.
@@ -93,6 +93,7 @@ func (s *submission) attempt(at int) (o outcome, missing bool) {
 	l := s.pool.lines[at]
 	response := &s.client.Response
 	s.refusal = false
+	s.asked = time.Now()
 	head, body := s.request(l)
 	rest, err := l.exchange(s.ctx, head, body, response, s.gateway.config.RunTimeout)
 	if err != nil {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"syscall"
@@ -83,9 +84,9 @@ func peek(fd uintptr) peerState {
 	for {
 		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // an errno as it came from the kernel
+		case errors.Is(err, syscall.EINTR):
 			continue
-		case err == syscall.EAGAIN: //nolint:errorlint // as above
+		case errors.Is(err, syscall.EAGAIN):
 			return peerQuiet
 		case err == nil && n > 0:
 			return peerSpoke

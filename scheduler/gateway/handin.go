@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 )
@@ -14,9 +15,13 @@ import (
 type handIns struct {
 	running sync.WaitGroup
 
-	mu  sync.Mutex
-	now map[handInKey]*handIn
+	mu     sync.Mutex
+	now    map[handInKey]*handIn
+	recent map[handInKey]time.Time // when the last one succeeded
 }
+
+// maxRecent bounds what is remembered; to forget costs an upload that was not needed.
+const maxRecent = 4096
 
 type handInKey struct {
 	line *line
@@ -28,24 +33,17 @@ type handIn struct {
 	err  error
 }
 
-// do waits for upload of this key, starting it unless it is under way. It belongs to all who wait, so none of them can end it.
-func (h *handIns) do(ctx context.Context, key handInKey, upload func() error) error {
+// do waits for the upload of this key, starting it unless it is under way or was done after asked, when the instance was asked and
+// lacked the bundle. An upload belongs to all who wait, so none of them can end it.
+func (h *handIns) do(ctx context.Context, key handInKey, asked time.Time, upload func() error) error {
 	h.mu.Lock()
 	one := h.now[key]
+	if one == nil && h.recent[key].After(asked) {
+		h.mu.Unlock()
+		return nil
+	}
 	if one == nil {
-		if h.now == nil {
-			h.now = map[handInKey]*handIn{}
-		}
-		one = &handIn{done: make(chan struct{})}
-		h.now[key] = one
-		h.running.Go(func() {
-			err := upload()
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			one.err = err
-			delete(h.now, key)
-			close(one.done)
-		})
+		one = h.start(key, upload)
 	}
 	h.mu.Unlock()
 	select {
@@ -56,13 +54,36 @@ func (h *handIns) do(ctx context.Context, key handInKey, upload func() error) er
 	}
 }
 
+// start begins an upload. h.mu is held.
+func (h *handIns) start(key handInKey, upload func() error) *handIn {
+	if h.now == nil {
+		h.now, h.recent = map[handInKey]*handIn{}, map[handInKey]time.Time{}
+	}
+	one := &handIn{done: make(chan struct{})}
+	h.now[key] = one
+	h.running.Go(func() {
+		one.err = upload()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.now, key)
+		if one.err == nil {
+			if len(h.recent) >= maxRecent {
+				clear(h.recent)
+			}
+			h.recent[key] = time.Now()
+		}
+		close(one.done)
+	})
+	return one
+}
+
 func (h *handIns) wait() { h.running.Wait() }
 
 // handIn gives an instance the submission's bundle. Where the gateway has not got it either, the instance's answer, which asks for
 // it, is the client's.
 func (s *submission) handIn(at int) (o outcome, done bool) {
 	l := s.pool.lines[at]
-	err := s.gateway.handIns.do(s.ctx, handInKey{l, s.flow}, func() error { return s.gateway.upload(l, s.flow) })
+	err := s.gateway.handIns.do(s.ctx, handInKey{l, s.flow}, s.asked, func() error { return s.gateway.upload(l, s.flow) })
 	var known *api.Error
 	switch {
 	case err == nil:

@@ -86,8 +86,7 @@ func on(ctx *fasthttp.RequestCtx, methods string, endpoint func() *api.Error) *a
 			return endpoint()
 		}
 	}
-	e := fault("MethodNotAllowed", fasthttp.StatusMethodNotAllowed, "%s %s is not supported. Please use %s.", method, ctx.Path(), methods)
-	return e
+	return fault("MethodNotAllowed", fasthttp.StatusMethodNotAllowed, "%s %s is not supported. Please use %s.", method, ctx.Path(), methods)
 }
 
 func notFound(ctx *fasthttp.RequestCtx) *api.Error {

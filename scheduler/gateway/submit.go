@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -38,6 +39,7 @@ type submission struct {
 	cancel context.CancelCauseFunc
 	watch  *watch
 
+	asked    time.Time // when the last instance was
 	tried    []int
 	failures []string // of the tried instances
 	refusal  bool     // the answer so far is an instance's refusal
@@ -137,12 +139,16 @@ func isTimeout(err error) bool {
 
 // request writes the request for an instance: all of it, or for a large body its header and the body apart.
 func (s *submission) request(l *line) (head, body []byte) {
-	h := append(s.head[:0], s.client.Method()...)
+	h := s.head[:0]
+	h = append(h, s.client.Method()...)
 	h = append(h, ' ')
 	h = append(h, l.heads[s.route]...)
 	for key, value := range s.client.Request.Header.All() {
 		if passedOn(key) {
-			h = append(append(append(append(h, key...), ": "...), value...), "\r\n"...)
+			h = append(h, key...)
+			h = append(h, ": "...)
+			h = append(h, value...)
+			h = append(h, "\r\n"...)
 		}
 	}
 	body = s.body.Bytes()
