@@ -179,7 +179,7 @@ OPENAI_API_KEY= %[1]s run %[5]s -input question=x; echo "endpoint $?"
 	}
 	for _, text := range []string{
 		"Execution failure in 'fail': (KeyError) 'x'",
-		"The value for flow input 'text' is not provided in input data",
+		"The value for flow input 'text' is not provided",
 		"looked for flow.dag.yaml",
 		"flow.dag.yaml:4",
 		`want NAME=VALUE`,
@@ -246,7 +246,7 @@ func TestDev_refuses_to_start(t *testing.T) {
 		{name: "on a taken port", args: []string{"-port", port}, says: "port " + port + " is taken", code: 1},
 		{name: "with a containerd that is not there", args: []string{"-containerd", "/nonexistent.sock"}, says: "reach containerd at /nonexistent.sock", code: 1},
 		{name: "without containerd", env: []string{"PATH=/nonexistent"}, says: "apt-get install containerd runc", code: 1},
-		{name: "with a wrong variable of the job", args: []string{"-var", "count=x"}, says: "count", code: 1},
+		{name: "with a wrong variable of the job", args: []string{"-var", "cpu=x"}, says: "cpu", code: 1},
 		{name: "with an unknown variable of the job", args: []string{"-var", "colour=red"}, says: "colour", code: 1},
 		{name: "with an unknown option", args: []string{"-colour"}, says: "colour", code: 2},
 		{name: "with no instance", args: []string{"-count", "0"}, says: "at least one instance", code: 2},
@@ -254,7 +254,7 @@ func TestDev_refuses_to_start(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := dataDir(t)
-			_, stderr, code := dev(t, tc.env, append([]string{"-data-dir", dir}, tc.args...)...)
+			_, stderr, code := dev(t, tc.env, append([]string{"-data-dir", dir, "-exec", "true"}, tc.args...)...)
 			test.Eq(t, tc.code, code)
 			test.StrContains(t, stderr, tc.says)
 			mustLeaveNothing(t, dir)

@@ -154,12 +154,12 @@ func TestNomad_runs_a_shared_runtime(t *testing.T) {
 		})
 		mustStillRun(t, n, alloc, address, want)
 	})
-	t.Run("the agent is killed", func(t *testing.T) {
-		n.Restart(t, true)
+	t.Run("the client agent is killed", func(t *testing.T) {
+		n.RestartClient(t, true)
 		mustStillRun(t, n, alloc, address, want)
 	})
-	t.Run("the agent is restarted", func(t *testing.T) {
-		n.Restart(t, false)
+	t.Run("the client agent is restarted", func(t *testing.T) {
+		n.RestartClient(t, false)
 		mustStillRun(t, n, alloc, address, want)
 	})
 	t.Run("logs and exec", func(t *testing.T) {
@@ -198,4 +198,11 @@ func mustStillRun(t *testing.T, n *harness.Nomad, alloc, address string, want ma
 		return err
 	})
 	test.Eq(t, want, got)
+	harness.Eventually(t, 15*time.Second, "the agent having the task back", func() error {
+		out, err := n.Run(t, "alloc", "exec", "-t=false", "-i=false", alloc, "/usr/local/bin/nomad-promptflow", "version")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
 }

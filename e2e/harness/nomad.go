@@ -10,20 +10,27 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// Nomad is a real Nomad agent in dev mode (server and client in one), on loopback.
+// Nomad is a real Nomad cluster of one server and one client, each an agent of its own, on loopback.
 type Nomad struct {
-	Address   string // http://127.0.0.1:port
+	Address   string // of the client's HTTP API, http://127.0.0.1:port
 	PluginDir string
 	bin       string
-	config    string
-	log       *os.File
-	cmd       *exec.Cmd
+	server    *nomadAgent
+	client    *nomadAgent
+}
+
+// nomadAgent is one agent process, which keeps its state over restarts.
+type nomadAgent struct {
+	bin, config string
+	log         *os.File
+	cmd         *exec.Cmd
 }
 
 // NomadBinary returns the nomad binary to test with: NOMAD_BIN, else the one on PATH, else "".
@@ -38,8 +45,8 @@ func NomadBinary() string {
 	return bin
 }
 
-// StartNomad starts an agent that loads the plugin binary with the given body of its config block, and ends it with the test. The
-// agent keeps its state over [Nomad.Restart].
+// StartNomad starts a server and a client that loads the plugin binary with the given body of its config block, and ends them with the
+// test.
 func StartNomad(t testing.TB, nomadBin, pluginBinary, pluginConfig string) *Nomad {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "npf-nomad-") //nolint:usetesting // sockets live below it, and their paths have at most 107 bytes
@@ -53,31 +60,21 @@ func StartNomad(t testing.TB, nomadBin, pluginBinary, pluginConfig string) *Noma
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(plugins, "nomad-promptflow"), binary, 0o755))
 
-	ports := freePorts(t, 3)
-	config := fmt.Sprintf(`
-data_dir   = %q
-plugin_dir = %q
-bind_addr  = "127.0.0.1"
-log_level  = "DEBUG"
-ports {
-  http = %d
-  rpc  = %d
-  serf = %d
-}
-advertise {
-  http = "127.0.0.1"
-  rpc  = "127.0.0.1"
-  serf = "127.0.0.1"
-}
+	ports := freePorts(t, 6)
+	n := &Nomad{Address: fmt.Sprintf("http://127.0.0.1:%d", ports[3]), PluginDir: plugins, bin: nomadBin}
+	n.server = newNomadAgent(t, nomadBin, dir, "server", ports[0:3], `
 server {
   enabled          = true
   bootstrap_expect = 1
 }
+`)
+	n.client = newNomadAgent(t, nomadBin, dir, "client", ports[3:6], fmt.Sprintf(`
+plugin_dir = %q
 client {
-  enabled = true
-  servers = ["127.0.0.1:%d"]
+  enabled           = true
+  servers           = ["127.0.0.1:%d"]
   network_interface = "lo"
-  cni_path = "/usr/lib/cni"
+  cni_path          = "/usr/lib/cni"
   options = {
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
   }
@@ -87,32 +84,77 @@ plugin "nomad-promptflow" {
 %s
   }
 }
-`, filepath.Join(dir, "data"), plugins, ports[0], ports[1], ports[2], ports[1], pluginConfig)
-	n := &Nomad{Address: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), PluginDir: plugins, bin: nomadBin, config: filepath.Join(dir, "agent.hcl")}
-	must(t, os.WriteFile(n.config, []byte(config), 0o600))
-	n.log, err = os.Create(filepath.Join(dir, "agent.log"))
-	must(t, err)
-	n.start(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("last lines of the nomad agent's log:\n%s", n.Log(t, 60))
-		}
-		n.stop(t)
-	})
+`, plugins, ports[1], pluginConfig))
+	// The client is ready only with the server's word.
+	n.server.start(t)
+	n.client.start(t)
+	n.awaitReady(t)
 	return n
 }
 
-func (n *Nomad) start(t testing.TB) {
+func newNomadAgent(t testing.TB, bin, dir, name string, ports []int, config string) *nomadAgent {
 	t.Helper()
-	n.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), n.bin, "agent", "-config", n.config)
+	a := &nomadAgent{bin: bin, config: filepath.Join(dir, name+".hcl")}
+	must(t, os.WriteFile(a.config, fmt.Appendf(nil, `
+name      = %q
+data_dir  = %q
+bind_addr = "127.0.0.1"
+log_level = "DEBUG"
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}
+ports {
+  http = %d
+  rpc  = %d
+  serf = %d
+}
+%s`, name, filepath.Join(dir, name), ports[0], ports[1], ports[2], config), 0o600))
+	var err error
+	a.log, err = os.Create(filepath.Join(dir, name+".log"))
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("last lines of the nomad %s's log:\n%s", name, a.lastLog(t, 200))
+		}
+		a.stop()
+	})
+	return a
+}
+
+func (a *nomadAgent) start(t testing.TB) {
+	t.Helper()
+	a.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), a.bin, "agent", "-config", a.config)
 	for _, kv := range os.Environ() {
 		// With these set the AWS fingerprinter stops the agent.
 		if !strings.HasPrefix(kv, "AWS_CA_BUNDLE=") && !strings.HasPrefix(kv, "SSL_CERT_FILE=") {
-			n.cmd.Env = append(n.cmd.Env, kv)
+			a.cmd.Env = append(a.cmd.Env, kv)
 		}
 	}
-	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	must(t, n.cmd.Start())
+	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
+	must(t, a.cmd.Start())
+}
+
+func (a *nomadAgent) stop() {
+	if a.cmd == nil {
+		return
+	}
+	_ = a.cmd.Process.Signal(syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() { _ = a.cmd.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		_ = a.cmd.Process.Kill()
+		<-done
+	}
+	a.cmd = nil
+}
+
+// awaitReady waits until the cluster has its node.
+func (n *Nomad) awaitReady(t testing.TB) {
+	t.Helper()
 	Eventually(t, 90*time.Second, "nomad client ready", func() error {
 		var nodes []struct{ Status string }
 		if err := n.Get("/v1/nodes", &nodes); err != nil {
@@ -125,29 +167,18 @@ func (n *Nomad) start(t testing.TB) {
 	})
 }
 
-func (n *Nomad) stop(t testing.TB) {
-	t.Helper()
-	_ = n.cmd.Process.Signal(syscall.SIGTERM)
-	done := make(chan struct{})
-	go func() { _ = n.cmd.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second):
-		_ = n.cmd.Process.Kill()
-		<-done
-	}
-}
-
-// Restart stops the agent (SIGTERM, or SIGKILL when hard) and starts it again on the same state.
-func (n *Nomad) Restart(t testing.TB, hard bool) {
+// RestartClient stops the client (SIGTERM, or SIGKILL when hard) and starts it again on the same state. The server goes on, as servers
+// do on other machines.
+func (n *Nomad) RestartClient(t testing.TB, hard bool) {
 	t.Helper()
 	if hard {
-		must(t, n.cmd.Process.Kill())
-		_ = n.cmd.Wait()
+		must(t, n.client.cmd.Process.Kill())
+		_ = n.client.cmd.Wait()
 	} else {
-		n.stop(t)
+		n.client.stop()
 	}
-	n.start(t)
+	n.client.start(t)
+	n.awaitReady(t)
 }
 
 // Get decodes the answer of an API call.
@@ -178,12 +209,14 @@ func (n *Nomad) Run(t testing.TB, args ...string) (string, error) {
 	return string(out), err
 }
 
-// Log returns the last lines of the agent's log.
-func (n *Nomad) Log(t testing.TB, lines int) string {
+// lastLog returns the last lines of the agent's log, without those of requests, which are mostly the test's own.
+func (a *nomadAgent) lastLog(t testing.TB, lines int) string {
 	t.Helper()
-	data, err := os.ReadFile(n.log.Name())
+	data, err := os.ReadFile(a.log.Name())
 	must(t, err)
-	all := bytes.Split(data, []byte("\n"))
+	all := slices.DeleteFunc(bytes.Split(data, []byte("\n")), func(line []byte) bool {
+		return bytes.Contains(line, []byte("http: request complete"))
+	})
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }
 
