@@ -98,7 +98,7 @@ func TestClient_says_what_went_wrong(t *testing.T) {
 
 func TestClient_speaks_over_a_unix_socket(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "npf-")
+	dir, err := os.MkdirTemp("", "npf-") //nolint:usetesting // a socket's path has at most 107 bytes
 	must.NoError(t, err)
 	defer func() { must.NoError(t, os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "s")

@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	"github.com/hashicorp/cli"
-	"github.com/posener/complete"
 )
 
 // Name is the program's name.
@@ -132,13 +131,6 @@ func (m meta) usage(command, format string, args ...any) int {
 // untilInterrupted returns a context that ends with SIGINT or SIGTERM.
 func untilInterrupted() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-}
-
-// predictFlags completes the names of a command's flags.
-func predictFlags(set *flag.FlagSet) complete.Flags {
-	flags := complete.Flags{}
-	set.VisitAll(func(f *flag.Flag) { flags["-"+f.Name] = complete.PredictAnything })
-	return flags
 }
 
 // repeated is a flag that may be given many times.

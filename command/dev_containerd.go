@@ -76,7 +76,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 		return fmt.Errorf("make containerd's log: %w", err)
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command("containerd", "--config", config)
+	cmd := exec.Command("containerd", "--config", config) //nolint:noctx // it ends after the tasks, in order
 	cmd.Stdout, cmd.Stderr = log, log
 	// An interrupt at the terminal is for this process, which then ends containerd in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -202,7 +202,7 @@ func (d *devCluster) watch(instance *devInstance) {
 
 // exitError is what there is to say about a runtime that has ended.
 func (d *devCluster) exitError(instance *devInstance) error {
-	how := ""
+	var how string
 	switch exit := instance.exit; {
 	case instance.waitErr != nil:
 		how = "was lost: " + instance.waitErr.Error()

@@ -98,7 +98,10 @@ func (c *runCommand) printRun(result *api.RunResult, took time.Duration) {
 	}
 	where := ""
 	if result.Runtime != "" {
-		where = fmt.Sprintf(" on runtime %s, instance %s", result.Runtime, result.Instance)
+		where = " on runtime " + result.Runtime
+	}
+	if result.Instance != "" {
+		where += ", instance " + result.Instance[:min(8, len(result.Instance))]
 	}
 	_, _ = fmt.Fprintf(c.stdout, "\n%s in %s (%s in the runtime)%s: run %s%s\n", result.Status, seconds(took.Seconds()), seconds(result.Duration), lines, result.RunID, where)
 }

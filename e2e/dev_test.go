@@ -52,7 +52,7 @@ func dataDir(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(harness.Root(t), ".build", "e2e")
 	must.NoError(t, os.MkdirAll(dir, 0o755))
-	dir, err := os.MkdirTemp(dir, "dev-")
+	dir, err := os.MkdirTemp(dir, "dev-") //nolint:usetesting // the temporary folder may be a tmpfs
 	must.NoError(t, err)
 	t.Cleanup(func() { must.NoError(t, os.RemoveAll(dir)) })
 	return dir

@@ -1,7 +1,6 @@
 package environment
 
 import (
-	"archive/tar"
 	"context"
 	"fmt"
 	"io/fs"
@@ -46,7 +45,7 @@ func (b *baseBuild) makePackages(ctx context.Context, rootfs step, path string) 
 	}
 	b.reports.detail("packing")
 	t := tree{root: root, skip: skipOutside(localFolder, before)}
-	info, err := writeLayer(ctx, path, b.reports.written, func(tw *tar.Writer) error { return t.write(tw) })
+	info, err := writeLayer(ctx, path, b.reports.written, t.write)
 	if err != nil {
 		return blobInfo{}, err
 	}

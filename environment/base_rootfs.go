@@ -1,7 +1,6 @@
 package environment
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -80,7 +79,7 @@ func (b *baseBuild) makeRootfs(ctx context.Context, path string) (blobInfo, map[
 	}
 	b.reports.detail("packing")
 	t := tree{root: root, skip: skipRootfs}
-	info, err := writeLayer(ctx, path, b.reports.written, func(tw *tar.Writer) error { return t.write(tw) })
+	info, err := writeLayer(ctx, path, b.reports.written, t.write)
 	if err != nil {
 		return blobInfo{}, nil, err
 	}

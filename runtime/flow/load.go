@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"errors"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -102,7 +103,7 @@ func (l loader) refuseUnsupported(root *document.Node) error {
 		{"additional_includes", "copy the files into the flow folder"},
 		{"tools", "give each node a 'type' and a 'source' instead of a legacy 'tool'"},
 	} {
-		if f := root.Get(key.name); f != nil && !f.Value.IsNull() && !(f.Value.Kind == document.Sequence && len(f.Value.Items) == 0) {
+		if f := root.Get(key.name); f != nil && !f.Value.IsNull() && (f.Value.Kind != document.Sequence || len(f.Value.Items) > 0) {
 			return refuse(l.key(f), "The key '"+key.name+"'", key.mend)
 		}
 	}
@@ -145,8 +146,8 @@ func (l loader) value(f *document.Field) (any, error) {
 
 // plainError turns a document's "has no plain value" into a refusal with its line.
 func (l loader) plainError(err error) error {
-	e, ok := err.(*document.Error)
-	if !ok {
+	var e *document.Error
+	if !errors.As(err, &e) {
 		return err
 	}
 	return Place{l.file, e.Line, e.Column}.At(Fail(NotSupported, TargetExecutor, "In line {line}: {detail}.", "line", strconv.Itoa(e.Line), "detail", e.Message))

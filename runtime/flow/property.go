@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -72,17 +73,20 @@ func item(v any, key string) (any, bool, error) {
 
 func index(v any, digits string) (any, bool, error) {
 	n, err := strconv.Atoi(digits)
+	if err != nil {
+		n = math.MaxInt // more digits than any index has
+	}
 	switch v := v.(type) {
 	case *value.Dict:
 		return nil, false, nil // an int is no key of a dict with str keys
 	case []any:
-		if err != nil || n >= len(v) {
+		if n >= len(v) {
 			return nil, false, nil
 		}
 		return v[n], true, nil
 	case string:
 		c, ok := character(v, n)
-		return c, ok && err == nil, nil
+		return c, ok, nil
 	default:
 		return nil, false, typeError("'" + value.TypeName(v) + "' object is not subscriptable")
 	}

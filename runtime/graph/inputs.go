@@ -25,7 +25,7 @@ type Input struct {
 // its parameter has a default, else it is None with a warning.
 func (g *Graph) Inputs(n *flow.Node, hasDefault func(name string) bool) (inputs []Input, warnings []string, err error) {
 	for _, in := range n.Inputs {
-		if v, ok := g.given[in.Reference.String()]; ok && in.Kind == flow.NodeOutput {
+		if v, ok := g.given[in.String()]; ok && in.Kind == flow.NodeOutput {
 			inputs = append(inputs, Input{Name: in.Name, From: in.Reference, Value: v})
 			continue
 		}

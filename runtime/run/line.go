@@ -20,7 +20,6 @@ type Line struct {
 	Nodes  []api.NodeRunInfo
 
 	given   map[string]any // by serialized reference, for the aggregation
-	metrics *value.Dict    // logged by normal nodes; prompt flow has no use for them
 	session *session
 }
 

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
@@ -198,8 +199,8 @@ func (s *session) Variables(ctx context.Context, source string) ([]string, error
 
 // renderFailure finds Jinja2's exception in the error that prompt flow makes of it while rendering.
 func renderFailure(err error) error {
-	e, ok := err.(*api.Error)
-	if !ok || e.Class() != "JinjaTemplateError" {
+	var e *api.Error
+	if !errors.As(err, &e) || e.Class() != "JinjaTemplateError" {
 		return err
 	}
 	text := strings.TrimPrefix(e.Message, "Failed to render jinja template: ")
@@ -213,8 +214,8 @@ var syntaxLine = regexp.MustCompile(`File \\?"<(?:unknown|template)>\\?", line (
 
 // syntaxFailure finds Jinja2's exception in the error of parsing a template, which is a bare one.
 func syntaxFailure(err error) error {
-	e, ok := err.(*api.Error)
-	if !ok || !strings.HasPrefix(e.Class(), "Template") {
+	var e *api.Error
+	if !errors.As(err, &e) || !strings.HasPrefix(e.Class(), "Template") {
 		return err
 	}
 	out := &template.Error{Class: e.Class(), Message: e.Message}

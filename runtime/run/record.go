@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -99,7 +100,8 @@ func (r *record) fail(ctx context.Context, err *api.Error) {
 		return
 	}
 	r.info.Status = api.StatusCanceled
-	if t, ok := context.Cause(ctx).(*lineTimeout); ok {
+	var t *lineTimeout
+	if errors.As(context.Cause(ctx), &t) {
 		r.info.Error = canceled("Line execution timeout after " + t.seconds() + " seconds")
 	}
 }

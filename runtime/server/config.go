@@ -20,6 +20,7 @@ import (
 type Config struct {
 	Listen         string   // host:port or unix:PATH; default 127.0.0.1:8080
 	Runtime        string   // its name; default "local"
+	Instance       string   // which of the runtime's instances this is; default none
 	Type           string   // shared (default) or pinned
 	Owner          string   // of a pinned runtime
 	MaxConcurrency int      // runs at once; default 32
@@ -78,7 +79,7 @@ func (c Config) withDefaults() Config {
 func ConfigFromEnv(env connection.Lookup) (Config, error) {
 	get := func(name string) string { v, _ := env(name); return v }
 	c := Config{
-		Listen: get("PROMPTFLOW_LISTEN"), Runtime: get("PROMPTFLOW_RUNTIME"), Type: get("PROMPTFLOW_RUNTIME_TYPE"), Owner: get("PROMPTFLOW_OWNER"),
+		Listen: get("PROMPTFLOW_LISTEN"), Runtime: get("PROMPTFLOW_RUNTIME"), Instance: get("NOMAD_ALLOC_ID"), Type: get("PROMPTFLOW_RUNTIME_TYPE"), Owner: get("PROMPTFLOW_OWNER"),
 		Connections: get("PROMPTFLOW_CONNECTIONS"), Flow: get("PROMPTFLOW_FLOW"), Trust: get("PROMPTFLOW_TRUST"), Data: get("PROMPTFLOW_DATA"),
 		Python: get("PROMPTFLOW_PYTHON"), BuildInfo: get("BUILD_INFO"),
 	}

@@ -115,7 +115,7 @@ func sizeOf(dir string) int64 {
 	var total int64
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // what cannot be read is not counted
+			return nil //nolint:nilerr // what cannot be read is not counted
 		}
 		if info, err := d.Info(); err == nil {
 			total += info.Size()

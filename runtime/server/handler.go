@@ -72,7 +72,7 @@ func (s *server) answer(e endpoint) http.Handler {
 func (s *server) guard(e endpoint, w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
+			if p == http.ErrAbortHandler { //nolint:errorlint // the very value is what net/http panics with
 				panic(p)
 			}
 			s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))

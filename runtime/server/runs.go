@@ -58,7 +58,7 @@ func (s *server) postRun(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return withRun(err, request.RunID)
 	}
-	result.Runtime = s.config.Runtime
+	result.Runtime, result.Instance = s.config.Runtime, s.config.Instance
 	result.Flow = flow.name
 	writeJSON(w, http.StatusOK, encodeResult(result))
 	return nil

@@ -100,7 +100,7 @@ func (s *server) live(ctx context.Context, served <-chan error) error {
 		case err := <-started:
 			if err != nil {
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // it was told to stop while it started
 				}
 				return err
 			}
@@ -109,7 +109,7 @@ func (s *server) live(ctx context.Context, served <-chan error) error {
 			return fmt.Errorf("serve http: %w", err)
 		case <-ctx.Done():
 			if started != nil {
-				<-started // it sees ctx
+				<-started //nolint:errcheck // it sees ctx, and nobody waits for it any more
 			}
 			return nil
 		}
@@ -209,7 +209,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 func removeStaleSocket(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != os.ModeSocket {
-		return nil // listening says what is wrong
+		return nil //nolint:nilerr // listening says what is wrong
 	}
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
 	if err == nil {

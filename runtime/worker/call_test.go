@@ -45,7 +45,7 @@ func TestCall(t *testing.T) {
 	t.Run("passes plain values exactly", func(t *testing.T) {
 		dict := value.NewDict()
 		dict.Set("z", int64(1))
-		dict.Set("a", []any{1.0, -0.0, true, nil, "ü\x00\U0001F600"})
+		dict.Set("a", []any{1.0, math.Copysign(0, -1), true, nil, "ü\x00\U0001F600"})
 		for _, name := range []string{"echo", "async"} {
 			for _, v := range []any{nil, true, int64(-7), new(big.Int).Lsh(big.NewInt(1), 100), 1e300, math.Inf(-1), "", "\xed\xa0\x80", dict} {
 				r := call(t, s, name, "x", v)

@@ -160,7 +160,7 @@ func (f *Flow) load(ctx context.Context) (*process, []*Tool, error) {
 		return nil, nil, f.loadError(err)
 	}
 	for _, t := range tools {
-		finish(t.Error)
+		_ = finish(t.Error)
 	}
 	return p, tools, nil
 }

@@ -116,5 +116,3 @@ const header = "from promptflow.core import tool, log_metric, ToolProvider\n"
 
 // script is a Python file with the usual import.
 func script(body string) string { return header + body }
-
-func nodes(n ...*value.Dict) []*value.Dict { return n }

@@ -71,7 +71,8 @@ func startZygote(ctx context.Context, config Config, dir string, tie *os.File) (
 		forks:   map[uint64]chan forked{},
 		exits:   map[int]chan syscall.WaitStatus{},
 	}
-	z.cmd = exec.Command(config.Python, "-u", filepath.Join(dir, "nomad_promptflow_worker", "main.py"))
+	// Its life is the manager's, which ends it by closing the tie.
+	z.cmd = exec.Command(config.Python, "-u", filepath.Join(dir, "nomad_promptflow_worker", "main.py")) //nolint:noctx // see above
 	z.cmd.Env = config.Env
 	z.cmd.Stdout, z.cmd.Stderr = config.Output, config.Output
 	z.cmd.ExtraFiles = []*os.File{theirs, tie}              // descriptors 3 and 4

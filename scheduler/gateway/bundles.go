@@ -84,7 +84,7 @@ func (b *bundles) adopt(e os.DirEntry) error {
 	}
 	digest := "sha256:" + strings.TrimSuffix(e.Name(), bundleSuffix)
 	if _, err := bundle.ParseDigest(digest); err != nil || !strings.HasSuffix(e.Name(), bundleSuffix) {
-		return nil
+		return nil //nolint:nilerr // not ours
 	}
 	info, err := e.Info()
 	if err != nil {

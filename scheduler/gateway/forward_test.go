@@ -87,7 +87,7 @@ func TestSubmit_passes_bodies_of_every_kind_on(t *testing.T) {
 		})
 	}
 	t.Run("of unknown length", func(t *testing.T) {
-		request, err := http.NewRequestWithContext(t.Context(), "POST", f.url+"/v1/runtimes/shared/runs", io.MultiReader(strings.NewReader(large)))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+"/v1/runtimes/shared/runs", io.MultiReader(strings.NewReader(large)))
 		must.NoError(t, err)
 		request.Header.Set("Expect", "100-continue")
 		response, err := http.DefaultClient.Do(request)
@@ -216,7 +216,7 @@ func TestSubmit_ends_the_run_of_a_client_that_goes_away(t *testing.T) {
 	}
 	f := serve(t, Config{}, r.URL)
 	ctx, cancel := context.WithCancel(t.Context())
-	request, err := http.NewRequestWithContext(ctx, "POST", f.url+"/v1/runtimes/shared/runs", strings.NewReader(submission1))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+"/v1/runtimes/shared/runs", strings.NewReader(submission1))
 	must.NoError(t, err)
 	gone := make(chan error, 1)
 	go func() {
@@ -278,7 +278,7 @@ func TestSubmit_streams_answers_as_they_come(t *testing.T) {
 	f := serve(t, Config{}, r.URL)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, "POST", f.url+"/v1/runtimes/shared/runs", strings.NewReader("{}"))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+"/v1/runtimes/shared/runs", strings.NewReader("{}"))
 	must.NoError(t, err)
 	response, err := http.DefaultClient.Do(request)
 	must.NoError(t, err)

@@ -13,7 +13,7 @@ func TestTopLevelString(t *testing.T) {
 	t.Parallel()
 	tests := map[string]string{
 		`{"flow":"a"}`:              "a",
-		` { "flow" : "a" , "x": 1}`: "a",
+		` { "flow" : "a" , "x": 1}`: "a", //nolint:gocritic // the white space is the case
 		`{"inputs":{"flow":"no","x":[1,{"flow":"no"}]},"flow":"a"}`: "a",
 		`{"x":"flow\":\"no","y":"}]\\","flow":"a"}`:                 "a",
 		`{"x":NaN,"y":-Infinity,"z":1e3,"flow":"a"}`:                "a",

@@ -25,8 +25,7 @@ import (
 // runtime is an instance as the gateway sees one: it keeps the runtime API's contract and counts what comes.
 type runtime struct {
 	*httptest.Server
-	run   http.HandlerFunc // what a submission does once it has begun; default: the submission comes back
-	check func(*http.Request) *api.Error
+	run http.HandlerFunc // what a submission does once it has begun; default: the submission comes back
 
 	mu      sync.Mutex
 	flows   map[string]bool

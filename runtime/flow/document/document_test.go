@@ -1,6 +1,7 @@
 package document
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -78,8 +79,8 @@ func TestParse_refuses(t *testing.T) {
 	}
 	for _, tc := range cases {
 		_, err := Parse([]byte(tc.text))
-		e, ok := err.(*Error)
-		must.True(t, ok, must.Sprintf("%s: %v", tc.name, err))
+		var e *Error
+		must.True(t, errors.As(err, &e), must.Sprintf("%s: %v", tc.name, err))
 		test.StrContains(t, e.Message, tc.want, test.Sprint(tc.name))
 		if tc.line > 0 {
 			test.Eq(t, tc.line, e.Line, test.Sprint(tc.name))
@@ -124,7 +125,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		node, err := Parse(text)
 		if err != nil {
-			if _, ok := err.(*Error); !ok {
+			if e := (*Error)(nil); !errors.As(err, &e) {
 				t.Fatalf("error without a place: %v", err)
 			}
 			return
