@@ -60,6 +60,12 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
+	if os.Getpid() == 1 {
+		reaping, end := context.WithCancel(context.WithoutCancel(ctx))
+		done := make(chan struct{})
+		go func() { defer close(done); reap(reaping, 1, reapInterval) }()
+		defer func() { end(); <-done }()
+	}
 	return serve(ctx, config, listener)
 }
 
