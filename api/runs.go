@@ -80,17 +80,3 @@ type NodeRunInfo struct {
 	Result        json.RawMessage   `json:"result"`
 	MessageFormat string            `json:"message_format"`
 }
-
-// SubmittedFlow reads the flow's name from an encoded RunRequest without decoding the rest of it.
-func SubmittedFlow(request []byte) (string, error) {
-	var r struct {
-		Flow string `json:"flow"`
-	}
-	if err := json.Unmarshal(quoteNonFinite(request), &r); err != nil {
-		return "", NewError([]string{UserError, "InvalidRequest"}, "Api", "the submission is not valid JSON: %s", err)
-	}
-	if r.Flow == "" {
-		return "", NewError([]string{UserError, "InvalidRequest"}, "Api", `the submission names no flow: set "flow" to the digest of the flow's bundle`)
-	}
-	return r.Flow, nil
-}
