@@ -51,7 +51,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		m.fail(err)
 		return exitFailure
 	}
-	if code == exitUnknown {
+	// Where flags stand before a command, the library says so and returns 1, and the command is not run.
+	misplaced := code == exitFailure && len(args) > 0 && strings.HasPrefix(args[0], "-")
+	if code == exitUnknown || misplaced {
 		return exitUsage
 	}
 	return code
@@ -60,11 +62,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 func commands(m meta) map[string]cli.CommandFactory {
 	all := map[string]cli.Command{
 		"dev":                    &devCommand{meta: m},
-		"environment":            &group{synopsis: "Build the images that runtimes are made from"},
+		"environment":            &group{meta: m, name: "environment", synopsis: "Build the images that runtimes are made from"},
 		"environment build-base": &buildBaseCommand{meta: m},
 		"gateway":                &gatewayCommand{meta: m},
 		"run":                    &runCommand{meta: m},
-		"runtime":                &group{synopsis: "The server inside a runtime's container"},
+		"runtime":                &group{meta: m, name: "runtime", synopsis: "The server inside a runtime's container"},
 		"runtime serve":          &serveCommand{meta: m},
 		"version":                &versionCommand{meta: m},
 	}
@@ -76,11 +78,24 @@ func commands(m meta) map[string]cli.CommandFactory {
 }
 
 // group only holds the commands below it.
-type group struct{ synopsis string }
+type group struct {
+	meta
+	name, synopsis string
+}
 
-func (g *group) Help() string     { return g.synopsis + "." }
+// Help implements cli.Command; the library lists the commands after it.
+func (g *group) Help() string { return g.synopsis + "." }
+
+// Synopsis implements cli.Command.
 func (g *group) Synopsis() string { return g.synopsis }
-func (g *group) Run([]string) int { return cli.RunResultHelp }
+
+// Run implements cli.Command. It is reached only where the arguments name none of the group's commands.
+func (g *group) Run(args []string) int {
+	if len(args) == 0 {
+		return g.usage(g.name, "name one of its commands")
+	}
+	return g.usage(g.name, "has no command %q", args[0])
+}
 
 // meta is what every command has.
 type meta struct {

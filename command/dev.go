@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/posener/complete"
 )
 
@@ -136,6 +137,9 @@ func (o *devOptions) jobVars() (map[string]string, error) {
 	}
 	if o.port < 0 || o.port > 65535 {
 		return nil, fmt.Errorf("-port %d: must be from 0 to 65535", o.port)
+	}
+	if o.logLevel != "" && hclog.LevelFromString(o.logLevel) == hclog.NoLevel {
+		return nil, fmt.Errorf("-log-level %q: want trace, debug, info, warn, error or off", o.logLevel)
 	}
 	vars, err := keyValues("-var", o.vars)
 	if err != nil {

@@ -15,7 +15,7 @@ func message(err error) string {
 	if !errors.As(err, &e) {
 		return err.Error()
 	}
-	text := strings.TrimSpace(e.Error())
+	text := strings.TrimSpace(err.Error())
 	if class := e.Class(); class != e.Code {
 		text += fmt.Sprintf(" (%s)", strings.Join(e.Chain(), "/"))
 	}

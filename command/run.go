@@ -141,6 +141,10 @@ func (c *runCommand) Run(args []string) int {
 		c.fail(err)
 		return exitFailure
 	}
+	if o.data != "" && result.Outputs == nil {
+		// On the wire a list without members is left out; it is a batch all the same.
+		result.Outputs = []json.RawMessage{}
+	}
 	return c.print(result, o.json, time.Since(began))
 }
 
@@ -242,11 +246,14 @@ func mergeInputs(file string, pairs []string, values map[string]string) (json.Ra
 		if err != nil {
 			return nil, fmt.Errorf("read inputs: %w", err)
 		}
+		if err := checkObject(file, data); err != nil {
+			return nil, err
+		}
 		if len(pairs) == 0 {
-			return data, checkObject(file, data)
+			return data, nil
 		}
 		if err := json.Unmarshal(data, &members); err != nil {
-			return nil, fmt.Errorf("read inputs of %s: %w: the file must hold one JSON object", file, err)
+			return nil, fmt.Errorf("read inputs of %s: %w", file, err)
 		}
 	}
 	for name, value := range values {
@@ -262,6 +269,10 @@ func mergeInputs(file string, pairs []string, values map[string]string) (json.Ra
 func checkObject(name string, data []byte) error {
 	if trimmed := bytes.TrimSpace(data); len(trimmed) == 0 || trimmed[0] != '{' {
 		return fmt.Errorf("read inputs of %s: must be a JSON object of input names and values", name)
+	}
+	var object json.RawMessage
+	if err := json.Unmarshal(data, &object); err != nil {
+		return fmt.Errorf("read inputs of %s: not valid JSON: %w", name, err)
 	}
 	return nil
 }

@@ -139,7 +139,8 @@ func members(object json.RawMessage) ([]member, error) {
 // text is a value for people: a string without its quotes.
 func text(value json.RawMessage) string {
 	var s string
-	if json.Unmarshal(value, &s) == nil {
+	// Null decodes into a string too, as nothing.
+	if bytes.HasPrefix(value, []byte(`"`)) && json.Unmarshal(value, &s) == nil {
 		return s
 	}
 	return string(value)
@@ -242,7 +243,7 @@ func (n *nodeTimes) status() string {
 	return strings.Join(names, ", ")
 }
 
-// duration is how long a node ran: as its record says, else from its times.
+// duration is how long a node ran, when its record says so.
 func duration(run api.NodeRunInfo) (float64, bool) {
 	var metrics struct {
 		Duration *float64 `json:"duration"`
@@ -258,7 +259,7 @@ func seconds(s float64) string {
 	switch {
 	case s < 0.0995:
 		return fmt.Sprintf("%.1f ms", s*1000)
-	case s < 1:
+	case s < 0.9995:
 		return fmt.Sprintf("%.0f ms", s*1000)
 	default:
 		return fmt.Sprintf("%.2f s", s)
