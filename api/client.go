@@ -103,7 +103,7 @@ func (c *Client) PutFlow(ctx context.Context, digest string, bundle io.Reader) e
 // Run submits to a runtime directly (runtime empty) or to the named runtime of a gateway. The result of a flow that failed is a
 // result, not an error.
 func (c *Client) Run(ctx context.Context, runtime string, request RunRequest) (*RunResult, error) {
-	body, err := json.Marshal(request)
+	body, err := request.encode()
 	if err != nil {
 		return nil, fmt.Errorf("encode submission: %w", err)
 	}

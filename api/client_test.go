@@ -136,3 +136,31 @@ func TestError(t *testing.T) {
 	test.Eq(t, "UnexpectedError", AsError(os.ErrNotExist).Class())
 	test.Nil(t, AsError(nil))
 }
+
+func TestRunRequest_goesOverTheWireAsItIs(t *testing.T) {
+	t.Parallel()
+	raw := func(s string) json.RawMessage { return json.RawMessage(s) }
+	tests := []struct {
+		name    string
+		request RunRequest
+		want    string
+		says    string
+	}{
+		{name: "one line", request: RunRequest{Flow: "f", Inputs: raw(`{"b": NaN, "a": 1.0}`)}, want: `{"flow":"f","inputs":{"b": NaN, "a": 1.0}}`},
+		{name: "many lines", request: RunRequest{Flow: "f", Lines: []json.RawMessage{raw(`{}`), raw(`{"x":-Infinity}`)}}, want: `{"flow":"f","lines":[{},{"x":-Infinity}]}`},
+		{name: "all else", request: RunRequest{Flow: "f", RunID: "r", EnvironmentVariables: map[string]string{"A": "b"}}, want: `{"flow":"f","run_id":"r","environment_variables":{"A":"b"}}`},
+		{name: "broken inputs", request: RunRequest{Inputs: raw(`{"a"}`)}, says: "inputs are not valid JSON"},
+		{name: "a broken line", request: RunRequest{Lines: []json.RawMessage{raw(`{}`), raw(`{`)}}, says: "line 1 is not valid JSON"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := tc.request.encode()
+			if tc.says != "" {
+				must.ErrorContains(t, err, tc.says)
+				return
+			}
+			must.NoError(t, err)
+			test.Eq(t, tc.want, string(got))
+		})
+	}
+}

@@ -1,8 +1,17 @@
 package api
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 var nonFinite = [][]byte{[]byte("-Infinity"), []byte("Infinity"), []byte("NaN")}
+
+// CheckJSON returns what is wrong with data as JSON with Python's NaN and Infinity; nil when nothing is.
+func CheckJSON(data []byte) error {
+	var text json.RawMessage
+	return json.Unmarshal(quoteNonFinite(data), &text)
+}
 
 // quoteNonFinite turns the numbers NaN, Infinity and -Infinity, which Python writes into JSON and Go's JSON has not, into strings of
 // the same letters. What stands inside strings stays.

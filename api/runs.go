@@ -1,6 +1,9 @@
 package api
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+)
 
 // The statuses of a flow run and of a node run (prompt flow's).
 const (
@@ -79,4 +82,32 @@ type NodeRunInfo struct {
 	SystemMetrics json.RawMessage   `json:"system_metrics"`
 	Result        json.RawMessage   `json:"result"`
 	MessageFormat string            `json:"message_format"`
+}
+
+// encode writes the request as it goes over the wire. Inputs and Lines go as they are, since encoding/json refuses the NaN and
+// Infinity that they may hold.
+func (r RunRequest) encode() ([]byte, error) {
+	inputs, lines := r.Inputs, r.Lines
+	r.Inputs, r.Lines = nil, nil
+	out, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	out = out[:len(out)-1] // the flow is always there, so that a comma is right
+	if inputs != nil {
+		if err := CheckJSON(inputs); err != nil {
+			return nil, fmt.Errorf("the inputs are not valid JSON: %w", err)
+		}
+		out = append(append(out, `,"inputs":`...), inputs...)
+	}
+	for i, line := range lines {
+		if err := CheckJSON(line); err != nil {
+			return nil, fmt.Errorf("line %d is not valid JSON: %w", i, err)
+		}
+		out = append(append(out, [...]string{`,"lines":[`, ","}[min(i, 1)]...), line...)
+	}
+	if len(lines) > 0 {
+		out = append(out, ']')
+	}
+	return append(out, '}'), nil
 }

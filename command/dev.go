@@ -148,6 +148,9 @@ func (o *devOptions) jobVars() (map[string]string, error) {
 	if _, set := vars["name"]; !set {
 		vars["name"] = "dev"
 	}
+	if _, set := vars["count"]; set {
+		return nil, errors.New("-var count: say it with -count")
+	}
 	vars["count"] = strconv.Itoa(o.count)
 	return vars, nil
 }
@@ -164,7 +167,9 @@ func (c *devCommand) dev(o devOptions, vars map[string]string) int {
 		c.fail(fmt.Errorf("stop: %w", err))
 		return exitFailure
 	}
-	d.progress.did("stopped; what makes the next start quick stays in %s", o.dataDir)
+	if d.runDir != "" {
+		d.progress.did("stopped; what makes the next start quick stays in %s", d.options.dataDir)
+	}
 	return code
 }
 

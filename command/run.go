@@ -270,8 +270,7 @@ func checkObject(name string, data []byte) error {
 	if trimmed := bytes.TrimSpace(data); len(trimmed) == 0 || trimmed[0] != '{' {
 		return fmt.Errorf("read inputs of %s: must be a JSON object of input names and values", name)
 	}
-	var object json.RawMessage
-	if err := json.Unmarshal(data, &object); err != nil {
+	if err := api.CheckJSON(data); err != nil {
 		return fmt.Errorf("read inputs of %s: not valid JSON: %w", name, err)
 	}
 	return nil

@@ -103,7 +103,7 @@ func (c *runCommand) printRun(result *api.RunResult, took time.Duration) {
 	if result.Instance != "" {
 		where += ", instance " + result.Instance[:min(8, len(result.Instance))]
 	}
-	_, _ = fmt.Fprintf(c.stdout, "\n%s in %s (%s in the runtime)%s: run %s%s\n", result.Status, seconds(took.Seconds()), seconds(result.Duration), lines, result.RunID, where)
+	_, _ = fmt.Fprintf(c.stdout, "\n%s: answer after %s (%s in the runtime)%s, run %s%s\n", result.Status, seconds(took.Seconds()), seconds(result.Duration), lines, result.RunID, where)
 }
 
 // member is one member of a JSON object.

@@ -130,9 +130,9 @@ func TestRun_submits_what_was_typed(t *testing.T) {
 	}{
 		"nothing":              {nil, api.RunRequest{Inputs: json.RawMessage(`{}`)}},
 		"inputs":               {[]string{"-input", "a=x=y", "-input=b="}, api.RunRequest{Inputs: json.RawMessage(`{"a":"x=y","b":""}`)}},
-		"a file of inputs":     {[]string{"-inputs", inputs}, api.RunRequest{Inputs: json.RawMessage(`{"a":1,"b":"file"}`)}},
+		"a file of inputs":     {[]string{"-inputs", inputs}, api.RunRequest{Inputs: json.RawMessage(`{"a": 1, "b": "file"}`)}},
 		"both, typed ones win": {[]string{"-inputs", inputs, "-input", "b=typed"}, api.RunRequest{Inputs: json.RawMessage(`{"a":1,"b":"typed"}`)}},
-		"lines":                {[]string{"-data", data}, api.RunRequest{Lines: []json.RawMessage{[]byte(`{"a":1}`), []byte(`{"a":2.50}`), []byte(`{"a":3}`)}}},
+		"lines":                {[]string{"-data", data}, api.RunRequest{Lines: []json.RawMessage{[]byte(`{"a": 1}`), []byte(`{"a": 2.50}`), []byte(`{"a": 3}`)}}},
 		"variables":            {[]string{"-env", "KEY=v", "-env", "EMPTY="}, api.RunRequest{Inputs: json.RawMessage(`{}`), EnvironmentVariables: map[string]string{"KEY": "v", "EMPTY": ""}}},
 	}
 	for name, tc := range tests {
@@ -431,7 +431,7 @@ ask   Completed  1.25 s  1.25 s
 skip  Bypassed   -       -
 odd   Completed  -       -
 
-Completed in 2.00 s (1.50 s in the runtime): run r1 on runtime shared, instance shared-0
+Completed: answer after 2.00 s (1.50 s in the runtime), run r1 on runtime shared, instance shared-0
 `},
 		"of a batch": {&api.RunResult{
 			RunID: "r2", Status: api.StatusCompleted, Duration: 0.02,
@@ -449,9 +449,9 @@ NODE  STATUS                 MEDIAN  MAX
 ask   2 Completed, 1 Failed  2.0 ms  3.0 ms
 mean  Completed              123 ms  123 ms
 
-Completed in 2.00 s (20.0 ms in the runtime), 2 of 3 lines completed: run r2
+Completed: answer after 2.00 s (20.0 ms in the runtime), 2 of 3 lines completed, run r2
 `},
-		"without anything": {&api.RunResult{RunID: "r3", Status: api.StatusFailed, Output: json.RawMessage(`null`)}, "\nFailed in 2.00 s (0.0 ms in the runtime): run r3\n"},
+		"without anything": {&api.RunResult{RunID: "r3", Status: api.StatusFailed, Output: json.RawMessage(`null`)}, "\nFailed: answer after 2.00 s (0.0 ms in the runtime), run r3\n"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -204,7 +204,7 @@ func TestDev_ends_with_an_interrupt_and_leaves_nothing(t *testing.T) {
 	must.NoError(t, cmd.Start())
 	printed := make([]byte, 4096)
 	n, err := reader.Read(printed)
-	must.NoError(t, err, must.Sprint(stderr.String()))
+	must.NoError(t, err)
 	go func() { _, _ = io.Copy(io.Discard, reader) }()
 	address := strings.Fields(string(printed[:n]))[1]
 	resp, err := get(ctx, address+"/ready")
@@ -212,7 +212,8 @@ func TestDev_ends_with_an_interrupt_and_leaves_nothing(t *testing.T) {
 	test.Eq(t, http.StatusOK, resp)
 
 	must.NoError(t, cmd.Process.Signal(os.Interrupt))
-	must.NoError(t, cmd.Wait(), must.Sprint(stderr.String()))
+	err = cmd.Wait()
+	must.NoError(t, err, must.Sprint(stderr.String()))
 	mustLeaveNothing(t, dir)
 }
 
