@@ -328,7 +328,7 @@ func TestRun_says_how_a_run_failed(t *testing.T) {
 		stderr string
 		prints string
 	}{
-		"one run": {single, nil, "nomad-promptflow: ask.py:4:2: Execution failure in 'ask': (KeyError) 'x' (UserError/ToolExecutionError)\n", "Failed in "},
+		"one run": {single, nil, "nomad-promptflow: ask.py:4:2: Execution failure in 'ask': (KeyError) 'x' (UserError/ToolExecutionError)\n", "Failed: answer after "},
 		"a line":  {batch, []string{"-data", data}, "nomad-promptflow: line 1: ask.py:4:2: Execution failure in 'ask': (KeyError) 'x' (UserError/ToolExecutionError)\n", "1 of 2 lines completed"},
 		"every line": {none, []string{"-data", data}, `nomad-promptflow: line 0: no 0 (UserError/ToolExecutionError)
 nomad-promptflow: line 1: no 1 (UserError/ToolExecutionError)
@@ -338,8 +338,8 @@ nomad-promptflow: line 4: no 4 (UserError/ToolExecutionError)
 … and 3 more
 `, "0 of 8 lines completed"},
 		"an aggregation":  {aggregation, nil, "nomad-promptflow: aggregation node \"mean\": no numbers (UserError/ToolExecutionError)\n", "answer: yes\n"},
-		"the whole":       {whole, nil, "nomad-promptflow: no worker (UserError/ToolExecutionError)\n", "Failed in "},
-		"a cancelled run": {canceled, nil, "nomad-promptflow: run r5 ended with status Canceled\n", "Canceled in "},
+		"the whole":       {whole, nil, "nomad-promptflow: no worker (UserError/ToolExecutionError)\n", "Failed: answer after "},
+		"a cancelled run": {canceled, nil, "nomad-promptflow: run r5 ended with status Canceled\n", "Canceled: answer after "},
 		"as JSON":         {single, []string{"-json"}, "nomad-promptflow: ask.py:4:2: Execution failure in 'ask': (KeyError) 'x' (UserError/ToolExecutionError)\n", `"status": "Failed"`},
 	}
 	for name, tc := range tests {
