@@ -35,6 +35,11 @@ func (s *server) version(w http.ResponseWriter, _ *http.Request) error {
 		"status": "Healthy", "build_info": s.config.BuildInfo, "version": version, "runtime": s.config.Runtime, "type": s.config.Type,
 		"owner": s.config.Owner, "concurrency": cap(s.slots), "running": len(s.slots), "api": "v1",
 	}
+	for name, value := range map[string]string{"environment": s.config.Environment, "environment_digest": s.config.Digest, "instance": s.config.Instance} {
+		if value != "" {
+			about[name] = value
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.workers != nil {

@@ -31,6 +31,8 @@ type Config struct {
 	Data           string   // folder for bundles; default one that is removed in the end
 	Python         string   // interpreter; default python3
 	Version        string   // of this program, for /version
+	Environment    string   // the environment's name, and below what it resolved to, for /version; default none
+	Digest         string
 	Included       []string // outputs of /score; nil: all that are not for evaluation only
 	BuildInfo      string
 	LineTimeout    time.Duration // 0: none for single lines
@@ -82,6 +84,7 @@ func ConfigFromEnv(env connection.Lookup) (Config, error) {
 		Listen: get("PROMPTFLOW_LISTEN"), Runtime: get("PROMPTFLOW_RUNTIME"), Instance: get("NOMAD_ALLOC_ID"), Type: get("PROMPTFLOW_RUNTIME_TYPE"), Owner: get("PROMPTFLOW_OWNER"),
 		Connections: get("PROMPTFLOW_CONNECTIONS"), Flow: get("PROMPTFLOW_FLOW"), Trust: get("PROMPTFLOW_TRUST"), Data: get("PROMPTFLOW_DATA"),
 		Python: get("PROMPTFLOW_PYTHON"), BuildInfo: get("BUILD_INFO"),
+		Environment: get("PROMPTFLOW_ENVIRONMENT"), Digest: get("PROMPTFLOW_ENVIRONMENT_DIGEST"),
 	}
 	if task := get("NOMAD_TASK_DIR"); c.Data == "" && task != "" {
 		c.Data = filepath.Join(task, "promptflow")

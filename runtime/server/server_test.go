@@ -113,11 +113,14 @@ func ask(t *testing.T, h *httptest.Server, method, path, body string, header ...
 
 func TestAbout(t *testing.T) {
 	t.Parallel()
-	s, h := newServer(t, "", func(c *Config) { c.BuildInfo, c.Owner = `{"build_number": "77"}`, "ann" })
+	s, h := newServer(t, "", func(c *Config) {
+		c.BuildInfo, c.Owner = `{"build_number": "77"}`, "ann"
+		c.Environment, c.Digest, c.Instance = "default", "sha256:abc", "a1"
+	})
 	test.Eq(t, `{"status":"Healthy","version":"1.2.3"}`, ask(t, h, "GET", "/health", "").body)
 	test.Eq(t, http.StatusOK, ask(t, h, "GET", "/ready", "").status)
 	about := ask(t, h, "GET", "/version", "").body
-	for _, part := range []string{`"version":"77"`, `"owner":"ann"`, `"type":"shared"`, `"concurrency":32`} {
+	for _, part := range []string{`"environment":"default"`, `"environment_digest":"sha256:abc"`, `"instance":"a1"`, `"version":"77"`, `"owner":"ann"`, `"type":"shared"`, `"concurrency":32`} {
 		test.StrContains(t, about, part)
 	}
 	s.ready.Store(false)
