@@ -18,20 +18,20 @@ import (
 
 // Config is how a runtime is set up. Zero values mean the defaults.
 type Config struct {
-	Listen         string   // host:port or unix:PATH; default 127.0.0.1:8080
-	Runtime        string   // its name; default "local"
-	Instance       string   // which of the runtime's instances this is; default none
-	Type           string   // shared (default) or pinned
-	Owner          string   // of a pinned runtime
-	MaxConcurrency int      // runs at once; default 32
-	Workers        int      // Python workers per flow; default the number of processors
-	Connections    string   // file; default none
-	Flow           string   // folder or bundle file to serve; default none
-	Trust          string   // "file:PATH" of a token file; default: everybody
-	Data           string   // folder for bundles; default one that is removed in the end
-	Python         string   // interpreter; default python3
-	Version        string   // of this program, for /version
-	Environment    string   // the environment's name, and below what it resolved to, for /version; default none
+	Listen         string // host:port or unix:PATH; default 127.0.0.1:8080
+	Runtime        string // its name; default "local"
+	Instance       string // which of the runtime's instances this is; default none
+	Type           string // shared (default) or pinned
+	Owner          string // of a pinned runtime
+	MaxConcurrency int    // runs at once; default 32
+	Workers        int    // Python workers per flow; default the number of processors
+	Connections    string // file; default none
+	Flow           string // folder or bundle file to serve; default none
+	Trust          string // "file:PATH" of a token file; default: everybody
+	Data           string // folder for bundles; default one that is removed in the end
+	Python         string // interpreter; default python3
+	Version        string // of this program, for /version
+	Environment    string // the environment's name, and below what it resolved to, for /version; default none
 	Digest         string
 	Included       []string // outputs of /score; nil: all that are not for evaluation only
 	BuildInfo      string
