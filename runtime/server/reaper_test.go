@@ -21,7 +21,7 @@ func TestReap_takes_orphans_and_leaves_waited_children(t *testing.T) {
 	defer func() { must.NoError(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)) }()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); reap(ctx, os.Getpid(), 20*time.Millisecond) }()
+	go func() { defer close(done); reap(ctx, os.Getpid(), 500*time.Millisecond) }()
 	defer func() { cancel(); <-done }()
 
 	// The shell leaves an orphan behind, which ends by itself.
