@@ -118,8 +118,9 @@ func pluginPID(pluginDir string) (int, error) {
 	return 0, fmt.Errorf("no process runs %s/nomad-promptflow", pluginDir)
 }
 
-func TestNomad_runs_a_shared_runtime(t *testing.T) {
-	harness.Integration(t)
+// startNomad starts a cluster whose node has the driver, or skips the test where there is no nomad binary.
+func startNomad(t *testing.T) (*harness.Nomad, *harness.ContainerdDaemon) {
+	t.Helper()
 	bin := harness.NomadBinary()
 	if bin == "" {
 		t.Skip("no nomad binary: put one on PATH or name it with NOMAD_BIN; the same path without an agent is walked by TestDev_runs_a_real_flow_as_prompt_flow_itself_does")
@@ -127,14 +128,53 @@ func TestNomad_runs_a_shared_runtime(t *testing.T) {
 	containerd := harness.Containerd(t)
 	n := harness.StartNomad(t, bin, harness.Binary(t), fmt.Sprintf("environments = %q\ncontainerd {\n  address = %q\n}\n", environments(t), containerd.Address))
 	harness.Eventually(t, 60*time.Second, "driver healthy on the node", func() error { return driverHealth(n) })
-	want := flows.RunUpstream(t, flows.TicketTriage, filepath.Join(flows.Dir(t, flows.TicketTriage), "data.jsonl"), "{}").Metrics
+	return n, containerd
+}
 
+// runShared runs the shared runtime's job until it is healthy, and returns where it listens.
+func runShared(t *testing.T, n *harness.Nomad, vars ...string) string {
+	t.Helper()
 	job := filepath.Join(t.TempDir(), jobspecs.Shared.File())
 	must.NoError(t, os.WriteFile(job, []byte(jobspecs.Shared.Source()), 0o600))
-	out, err := n.Run(t, "job", "run", "-var", "name=triage", "-var", "service_provider=nomad", job)
+	args := []string{"job", "run"}
+	for _, v := range append(vars, "name=triage", "service_provider=nomad") {
+		args = append(args, "-var", v)
+	}
+	out, err := n.Run(t, append(args, job)...)
 	must.NoError(t, err, must.Sprint(out))
 	address, err := service(n, "promptflow-triage")
 	must.NoError(t, err)
+	return address
+}
+
+// upstreamMetrics are what prompt flow's own executor makes of the example.
+func upstreamMetrics(t *testing.T) map[string]float64 {
+	t.Helper()
+	return flows.RunUpstream(t, flows.TicketTriage, filepath.Join(flows.Dir(t, flows.TicketTriage), "data.jsonl"), "{}").Metrics
+}
+
+// bridgePlugin is the CNI plugin without which an agent has no bridge networks; the harness tells agents to look there.
+const bridgePlugin = "/usr/lib/cni/bridge"
+
+func TestNomad_runs_a_shared_runtime_in_a_network_of_its_own(t *testing.T) {
+	harness.Integration(t)
+	if _, err := os.Stat(bridgePlugin); err != nil && harness.NomadBinary() != "" {
+		t.Skipf("no CNI plugins for the agent's bridge: %v (apt-get install containernetworking-plugins)", err)
+	}
+	n, _ := startNomad(t)
+	address := runShared(t, n, "network_mode=bridge")
+	got, err := triage(t, address)
+	must.NoError(t, err)
+	test.Eq(t, upstreamMetrics(t), got)
+	out, err := n.Run(t, "job", "stop", "-purge", "triage")
+	must.NoError(t, err, must.Sprint(out))
+}
+
+func TestNomad_runs_a_shared_runtime(t *testing.T) {
+	harness.Integration(t)
+	n, containerd := startNomad(t)
+	want := upstreamMetrics(t)
+	address := runShared(t, n)
 	client, err := api.NewClient(address, "")
 	must.NoError(t, err)
 	version, err := client.Version(t.Context())
