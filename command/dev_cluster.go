@@ -26,6 +26,8 @@ import (
 const (
 	// devNamespace keeps what dev makes in containerd apart from what a Nomad agent's driver makes there.
 	devNamespace = "promptflow-dev"
+	// runPrefix begins the names of run folders.
+	runPrefix = "npf-dev-"
 	// healthyTimeout bounds the wait for the driver's first good fingerprint.
 	healthyTimeout = 30 * time.Second
 	// stopTimeout bounds taking everything down.
@@ -113,12 +115,15 @@ func (d *devCluster) prepare() error {
 	if err := d.lockData(); err != nil {
 		return err
 	}
+	if err := d.sweep(); err != nil {
+		return fmt.Errorf("take down what an earlier dev left: %w", err)
+	}
 	// Short, because sockets live in it, and not on a disk that forbids programs or devices.
-	if d.runDir, err = os.MkdirTemp("/run", "npf-dev-"); err != nil {
+	if d.runDir, err = os.MkdirTemp("/run", runPrefix); err != nil {
 		return fmt.Errorf("make run folder: %w", err)
 	}
 	d.undo(func(context.Context) error { return os.RemoveAll(d.runDir) })
-	return nil
+	return d.recordRun()
 }
 
 // lockData keeps a second dev out of the same folder: two containerds must not share a root.

@@ -217,6 +217,26 @@ func TestDev_ends_with_an_interrupt_and_leaves_nothing(t *testing.T) {
 	mustLeaveNothing(t, dir)
 }
 
+func TestDev_takes_down_what_a_killed_one_left(t *testing.T) {
+	harness.Integration(t)
+	dir := dataDir(t)
+	ctx, cancel := context.WithTimeout(t.Context(), devTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, harness.Binary(t), "dev", "-port", "0", "-base-cache", harness.BaseCache(t), "-data-dir", dir)
+	stdout, err := cmd.StdoutPipe()
+	must.NoError(t, err)
+	must.NoError(t, cmd.Start())
+	_, err = stdout.Read(make([]byte, 1)) // it is up when it prints its addresses
+	must.NoError(t, err)
+	must.NoError(t, cmd.Process.Kill())
+	must.Error(t, cmd.Wait())
+
+	_, stderr, code := dev(t, nil, "-data-dir", dir, "-exec", "true")
+	test.Eq(t, 0, code)
+	test.StrContains(t, stderr, "an earlier dev was killed")
+	mustLeaveNothing(t, dir)
+}
+
 func get(ctx context.Context, url string) (int, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
