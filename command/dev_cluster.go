@@ -187,7 +187,9 @@ func (d *devCluster) startDriver(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	if d.driver, err = agent.Launch(agent.Options{Path: self, Logger: d.logger.Named("driver")}); err != nil {
+	// A plugin takes no arguments; this one only says whose it is, so that it is found when this process is killed.
+	mark := []string{"-run-dir=" + d.runDir + "/"}
+	if d.driver, err = agent.Launch(agent.Options{Path: self, Args: mark, Logger: d.logger.Named("driver")}); err != nil {
 		return err
 	}
 	d.undo(func(context.Context) error { d.driver.Close(); return nil })
