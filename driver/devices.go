@@ -3,12 +3,39 @@ package driver
 import (
 	"fmt"
 	"os"
+	"slices"
 
+	"github.com/containerd/containerd/v2/pkg/oci"
 	"golang.org/x/sys/unix"
 
 	"github.com/nomad-promptflow/nomad-promptflow/driver/spec"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
+
+// taskDevices are those of the agent's device plugins and of the job, or all of the node for a privileged task.
+func taskDevices(config *plugin.TaskConfig, options TaskConfig) ([]spec.Device, error) {
+	asked := slices.Clone(config.Devices)
+	for _, device := range options.Devices {
+		asked = append(asked, plugin.Device{
+			TaskPath: device.ContainerPath, HostPath: device.HostPath, CgroupPermissions: device.CgroupPermissions,
+		})
+	}
+	devices, err := lookupDevices(asked)
+	if err != nil || !options.Privileged {
+		return devices, err
+	}
+	all, err := oci.HostDevices()
+	if err != nil {
+		return nil, fmt.Errorf("list devices of the node: %w", err)
+	}
+	for _, device := range all {
+		devices = append(devices, spec.Device{
+			Path: device.Path, Type: device.Type, Major: device.Major, Minor: device.Minor,
+			Mode: *device.FileMode, UID: *device.UID, GID: *device.GID, Permissions: "rwm",
+		})
+	}
+	return devices, nil
+}
 
 // lookupDevices reads the numbers of the devices that the agent gives to a task.
 func lookupDevices(devices []plugin.Device) ([]spec.Device, error) {

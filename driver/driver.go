@@ -38,6 +38,9 @@ type Parts struct {
 	Logger  hclog.Logger
 	// OpenEngine makes the engine of a configuration. It must not need the engine's daemon to be there.
 	OpenEngine func(EngineConfig, hclog.Logger) (Engine, error)
+	// InitBinary is a static program that runs "init -- command…" as a container's first process: this one. Tasks with init
+	// have it mounted.
+	InitBinary string
 }
 
 // Driver is the task driver. Use [New].

@@ -169,7 +169,7 @@ func TestDestroyTask_keepsTheContainerWhenAskedTo(t *testing.T) {
 		want string
 	}{{true, "remove"}, {false, "stop"}} {
 		d, engine := newTestDriver(t)
-		d.config.GCContainer = c.gc
+		d.config.GC.Container = c.gc
 		must.NoError(t, d.DestroyTask(t.Context(), "unknown", true))
 		test.Eq(t, []string{c.want}, engine.called())
 	}
@@ -183,66 +183,6 @@ func TestSetConfig_replacesTheEngine(t *testing.T) {
 	}}))
 	test.Eq(t, []string{"close"}, engine.called())
 	test.Eq(t, int64(4000), d.nodeMHz)
-}
-
-func TestDecodeTaskConfig(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		config map[string]any
-		want   string // of the error; empty for none
-	}{
-		{map[string]any{}, ""},
-		{map[string]any{"environment": "team:3"}, ""},
-		{map[string]any{"image": "busybox"}, ""},
-		{map[string]any{"environment": "a", "image": "b"}, "environment and image"},
-		{map[string]any{"image_pull_policy": "sometimes"}, "image_pull_policy"},
-		{map[string]any{"max_concurrency": 0}, "max_concurrency"},
-		{map[string]any{"workers": -1}, "workers"},
-		{map[string]any{"work_dir": "here"}, "work_dir"},
-		{map[string]any{"labels": map[string]string{"containerd.io/gc.root": "x"}}, "labels"},
-		{map[string]any{"labels": map[string]string{"": "x"}}, "labels"},
-		{map[string]any{"hostname": "a b"}, "hostname"},
-	} {
-		encoded, err := plugin.EncodeState(c.config)
-		must.NoError(t, err)
-		config, err := decodeTaskConfig(encoded)
-		if c.want != "" {
-			must.ErrorContains(t, err, c.want)
-			continue
-		}
-		must.NoError(t, err)
-		test.Eq(t, 32, config.MaxConcurrency)
-		test.Eq(t, PullIfNotPresent, config.ImagePullPolicy)
-		test.True(t, (config.Environment == "") != (config.Image == ""))
-	}
-}
-
-func TestDecodePluginConfig(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		config map[string]any
-		want   string
-	}{
-		{map[string]any{}, ""},
-		{map[string]any{"containerd": map[string]any{"address": "/x.sock"}}, ""},
-		{map[string]any{"containerd": map[string]any{"address": "tcp://x"}}, "containerd.address"},
-		{map[string]any{"containerd": map[string]any{"namespace": ""}}, "containerd.namespace"},
-		{map[string]any{"environments": "here"}, "environments"},
-		{map[string]any{"image_pull_timeout": "soon"}, "image_pull_timeout"},
-		{map[string]any{"image_pull_timeout": "-1s"}, "image_pull_timeout"},
-	} {
-		encoded, err := plugin.EncodeState(c.config)
-		must.NoError(t, err)
-		config, err := decodePluginConfig(encoded)
-		if c.want != "" {
-			must.ErrorContains(t, err, c.want)
-			continue
-		}
-		must.NoError(t, err)
-		test.Eq(t, "nomad", config.Containerd.Namespace)
-		test.Eq(t, 5*time.Minute, config.pullTimeout)
-		test.True(t, config.GCContainer)
-	}
 }
 
 func TestReporter(t *testing.T) {

@@ -35,8 +35,8 @@ type Engine interface {
 	EnsureImage(ctx context.Context, request ImageRequest) (*Image, error)
 	// ImageDigest is the digest of an image that the engine has, or ErrNoImage.
 	ImageDigest(ctx context.Context, name string) (string, error)
-	// LookupUser reads user by the passwd and group files of image.
-	LookupUser(ctx context.Context, image *Image, user string) (spec.User, error)
+	// LookupUser reads user and more groups by the passwd and group files of image.
+	LookupUser(ctx context.Context, image *Image, user string, groups []string) (spec.User, error)
 
 	// Create makes a container whose process does not run yet, and returns that process's id. After an error nothing of it
 	// is left.
@@ -111,11 +111,16 @@ type Image struct {
 	RootFS string
 }
 
-// ContainerRequest describes a container to make. The engine adds its default seccomp profile to a Spec that has none.
+// ContainerRequest describes a container to make. The engine adds its default seccomp profile to a Spec that has none, unless
+// SeccompUnconfined is set.
 type ContainerRequest struct {
-	ID     string
-	Image  *Image
-	Spec   *specs.Spec
+	ID    string
+	Image *Image
+	Spec  *specs.Spec
+	// Runtime is a shim's full name; empty for the engine's default.
+	Runtime           string
+	SeccompUnconfined bool
+
 	Labels map[string]string
 	// Stdout and Stderr are paths the engine itself opens for writing; empty discards.
 	Stdout, Stderr string

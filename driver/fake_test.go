@@ -48,7 +48,7 @@ func (f *fakeEngine) ImageDigest(context.Context, string) (string, error) {
 	return "sha256:abc", f.call("digest")
 }
 
-func (f *fakeEngine) LookupUser(context.Context, *Image, string) (spec.User, error) {
+func (f *fakeEngine) LookupUser(context.Context, *Image, string, []string) (spec.User, error) {
 	return spec.User{UID: 1000}, f.call("user")
 }
 

@@ -86,7 +86,7 @@ func (d *Driver) look(ctx context.Context) plugin.Fingerprint {
 
 // defaultEnvironmentDigest is what a task without environment or image would run, empty when that is nowhere.
 func defaultEnvironmentDigest(ctx context.Context, engine Engine, config PluginConfig) string {
-	request, err := environmentRequest(config, TaskConfig{Environment: defaultEnvironment})
+	request, err := environmentRequest(config, TaskConfig{Environment: config.DefaultEnvironment})
 	if err != nil {
 		return ""
 	}

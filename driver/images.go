@@ -14,7 +14,7 @@ import (
 func (d *Driver) ensureImage(
 	ctx context.Context, engine Engine, pluginConfig PluginConfig, config *plugin.TaskConfig, options TaskConfig,
 ) (*Image, error) {
-	ctx, cancel := context.WithTimeout(ctx, pluginConfig.pullTimeout)
+	ctx, cancel := context.WithTimeout(ctx, options.pullTimeout(pluginConfig))
 	defer cancel()
 	request := ImageRequest{Name: options.Image, Policy: options.ImagePullPolicy}
 	what := "image " + options.Image
@@ -54,7 +54,7 @@ func imageHint(err error, pluginConfig PluginConfig, options TaskConfig) error {
 	switch {
 	case !errors.Is(err, ErrNoImage):
 		return err
-	case options.Environment == defaultEnvironment:
+	case options.Environment == pluginConfig.DefaultEnvironment:
 		return fmt.Errorf("%w: make it with: nomad-promptflow environment build-base (environments are in %s)",
 			err, pluginConfig.Environments)
 	case options.Environment != "":

@@ -227,7 +227,7 @@ func (d *Driver) DestroyTask(ctx context.Context, id string, force bool) error {
 }
 
 func removeContainer(ctx context.Context, engine Engine, config PluginConfig, id string) error {
-	if config.GCContainer {
+	if config.GC.Container {
 		return engine.Remove(ctx, id)
 	}
 	return engine.Stop(ctx, id)

@@ -8,11 +8,21 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
 
 // logTarget is where a stream of a container goes: a FIFO of the agent's log collector, held open until the container's
 // shim has opened it too. Since it is open for reading here, the shim never blocks on a collector that is late.
 type logTarget struct{ fifo *os.File }
+
+// openTaskLogs opens the targets of a task's streams. Without log collection there are none, though the agent names them.
+func openTaskLogs(config *plugin.TaskConfig, pluginConfig PluginConfig) (out, errs logTarget, err error) {
+	if pluginConfig.DisableLogCollection {
+		return logTarget{}, logTarget{}, nil
+	}
+	return openLogs(config.AllocDir, config.StdoutPath, config.StderrPath)
+}
 
 // openLogs opens the targets of both streams.
 func openLogs(allocDir, stdout, stderr string) (out, errs logTarget, err error) {

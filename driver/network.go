@@ -15,9 +15,13 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
 
-// network is the network the agent made for the task, or the node's.
-func network(config *plugin.TaskConfig) spec.Network {
+// network is the one the task asks for, else the one that the agent made for it, else the node's.
+func network(config *plugin.TaskConfig, options TaskConfig) spec.Network {
 	switch isolation := config.Network; {
+	case options.NetworkMode == networkHost:
+		return spec.Network{Host: true}
+	case options.NetworkMode == networkNone:
+		return spec.Network{}
 	case isolation == nil || (isolation.Mode == plugin.NetworkHost && isolation.Path == ""):
 		return spec.Network{Host: true}
 	default:
@@ -27,14 +31,14 @@ func network(config *plugin.TaskConfig) spec.Network {
 
 // hostname of the container: the task's option, else what the network says, else the node's own name in the node's own
 // network, else the container's id.
-func hostname(option string, config *plugin.TaskConfig, id string) (string, error) {
-	if option != "" {
-		return option, nil
+func hostname(config *plugin.TaskConfig, options TaskConfig, id string) (string, error) {
+	if options.Hostname != "" {
+		return options.Hostname, nil
 	}
 	if config.Network != nil && config.Network.Hosts != nil && config.Network.Hosts.Hostname != "" {
 		return config.Network.Hosts.Hostname, nil
 	}
-	if network(config).Host {
+	if network(config, options).Host {
 		name, err := os.Hostname()
 		if err != nil {
 			return "", fmt.Errorf("read hostname: %w", err)
@@ -46,9 +50,9 @@ func hostname(option string, config *plugin.TaskConfig, id string) (string, erro
 
 // listenAddress is where the first of the named ports makes the runtime listen. In the node's network that is the port the
 // agent assigned; in a namespace it is the inner one, on every address, since the agent forwards to it.
-func listenAddress(config *plugin.TaskConfig, labels []string) (string, error) {
+func listenAddress(config *plugin.TaskConfig, options TaskConfig) (string, error) {
 	var first *plugin.Port
-	for _, label := range labels {
+	for _, label := range options.Ports {
 		port, err := findPort(config, label)
 		if err != nil {
 			return "", err
@@ -60,7 +64,7 @@ func listenAddress(config *plugin.TaskConfig, labels []string) (string, error) {
 	if first == nil {
 		return "", nil
 	}
-	if network(config).Host {
+	if network(config, options).Host {
 		ip := first.HostIP
 		if ip == "" {
 			ip = "127.0.0.1"
@@ -103,11 +107,11 @@ const (
 )
 
 // writeNetworkFiles writes the task's own resolv.conf, hosts and hostname into dir and returns the mounts that show them.
-func writeNetworkFiles(dir, hostname string, config *plugin.TaskConfig) ([]spec.Mount, error) {
+func writeNetworkFiles(dir, hostname string, config *plugin.TaskConfig, options TaskConfig) ([]spec.Mount, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder for network files: %w", err)
 	}
-	shared := network(config).Host
+	shared := network(config, options).Host
 	resolv, err := hostResolvConf(shared)
 	if err != nil {
 		return nil, err
@@ -116,11 +120,14 @@ func writeNetworkFiles(dir, hostname string, config *plugin.TaskConfig) ([]spec.
 	if err != nil {
 		return nil, err
 	}
+	if hosts, err = withExtraHosts(hosts, options.ExtraHosts); err != nil {
+		return nil, err
+	}
 	files := []struct {
 		name, target string
 		content      []byte
 	}{
-		{"resolv.conf", "/etc/resolv.conf", resolvConf(resolv, config.DNS)},
+		{"resolv.conf", "/etc/resolv.conf", resolvConf(resolv, taskDNS(config.DNS, options))},
 		{"hosts", "/etc/hosts", hosts},
 		{"hostname", "/etc/hostname", []byte(hostname + "\n")},
 	}
@@ -150,6 +157,43 @@ func hostResolvConf(sharedNetwork bool) ([]byte, error) {
 		return behind, nil
 	}
 	return content, nil
+}
+
+// taskDNS is what the task says over what its group says.
+func taskDNS(group *plugin.DNS, options TaskConfig) *plugin.DNS {
+	if len(options.DNSServers)+len(options.DNSSearchDomains)+len(options.DNSOptions) == 0 {
+		return group
+	}
+	var dns plugin.DNS
+	if group != nil {
+		dns = *group
+	}
+	for _, own := range []struct {
+		values []string
+		into   *[]string
+	}{
+		{options.DNSServers, &dns.Servers}, {options.DNSSearchDomains, &dns.Searches}, {options.DNSOptions, &dns.Options},
+	} {
+		if len(own.values) > 0 {
+			*own.into = own.values
+		}
+	}
+	return &dns
+}
+
+// withExtraHosts adds lines to a hosts file.
+func withExtraHosts(hosts []byte, lines []string) ([]byte, error) {
+	if len(hosts) > 0 && hosts[len(hosts)-1] != '\n' {
+		hosts = append(hosts, '\n')
+	}
+	for _, line := range lines {
+		name, address, err := parseExtraHost(line)
+		if err != nil {
+			return nil, err
+		}
+		hosts = fmt.Appendf(hosts, "%s\t%s\n", address, name)
+	}
+	return hosts, nil
 }
 
 // resolvConf is the node's resolver configuration with what dns says put in the place of its lines.

@@ -35,11 +35,11 @@ func TestListenAddress(t *testing.T) {
 			Networks: []plugin.NetworkResource{{IP: "192.0.2.9",
 				DynamicPorts: []plugin.Port{{Label: "old", Host: 20003}}}},
 		}}
-		got, err := listenAddress(config, c.labels)
+		got, err := listenAddress(config, TaskConfig{Ports: c.labels})
 		must.NoError(t, err)
 		test.Eq(t, c.want, got)
 	}
-	_, err := listenAddress(&plugin.TaskConfig{}, []string{"http", "grpc"})
+	_, err := listenAddress(&plugin.TaskConfig{}, TaskConfig{Ports: []string{"http", "grpc"}})
 	test.ErrorContains(t, err, `no port is labelled "http"`)
 }
 

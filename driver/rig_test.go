@@ -64,7 +64,7 @@ func newRigOn(t testing.TB, daemon *harness.ContainerdDaemon, images ...harness.
 func (r *rig) newDriver() *driver.Driver {
 	r.t.Helper()
 	d := driver.New(driver.Parts{
-		Version: "0.1.0", Logger: testLogger(r.t), OpenEngine: engine.Open,
+		Version: "0.1.0", Logger: testLogger(r.t), OpenEngine: engine.Open, InitBinary: harness.Binary(r.t),
 	})
 	must.NoError(r.t, d.SetConfig(r.t.Context(), encode(r.t, r.config), nil))
 	r.t.Cleanup(func() { shutDown(r.t, d) })

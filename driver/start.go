@@ -7,8 +7,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/nomad-promptflow/nomad-promptflow/driver/spec"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -21,7 +24,7 @@ func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plu
 	if err != nil {
 		return nil, err
 	}
-	options, err := decodeTaskConfig(config.DriverConfig)
+	options, err := taskOptionsOf(config, pluginConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -33,8 +36,35 @@ func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plu
 	if err != nil {
 		return nil, retryable(err)
 	}
-	task, err := d.launch(ctx, engine, config, options, image)
+	task, err := d.launch(ctx, engine, launchRequest{config: config, options: options, plugin: pluginConfig, image: image})
 	return d.started(task, err)
+}
+
+// taskOptionsOf are a task's options, complete, and checked for what the operator allows.
+func taskOptionsOf(config *plugin.TaskConfig, pluginConfig PluginConfig) (TaskConfig, error) {
+	options, err := decodeTaskConfig(config.DriverConfig)
+	if err != nil {
+		return TaskConfig{}, err
+	}
+	if err := pluginConfig.permit(&options); err != nil {
+		return TaskConfig{}, fmt.Errorf("task configuration: %w", err)
+	}
+	return options.withDefaults(pluginConfig), nil
+}
+
+// launchRequest is everything a start depends on.
+type launchRequest struct {
+	config  *plugin.TaskConfig
+	options TaskConfig
+	plugin  PluginConfig
+	image   *Image
+
+	// Set by launch.
+	id    string
+	place cgroupPlace
+	host  spec.Host
+	files string // folder for the driver's own files of the task
+	held  *heldFiles
 }
 
 // started answers for a task that runs.
@@ -99,50 +129,60 @@ func adoptContainer(config *plugin.TaskConfig, container *Container) (*task, err
 }
 
 // launch makes and starts the container. After a failure nothing of it is left.
-func (d *Driver) launch(
-	ctx context.Context, engine Engine, config *plugin.TaskConfig, options TaskConfig, image *Image,
-) (_ *task, err error) {
+func (d *Driver) launch(ctx context.Context, engine Engine, request launchRequest) (_ *task, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	id, groups := containerID(config.ID), hostCgroups()
-	place, files := groups.place(config, id), filesDir(config, id)
+	config, groups := request.config, hostCgroups()
+	request.id = containerID(config.ID)
+	request.place, request.files = groups.place(config, request.id), filesDir(config, request.id)
+	request.held = &heldFiles{}
+	defer func() { err = errors.Join(err, request.held.Close()) }()
+	if request.host, err = hostFacts(groups); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.discard(ctx, engine, id, files))
+			err = errors.Join(err, d.discard(ctx, engine, request.id, request.files))
 		}
 	}()
 
-	description, err := d.describe(ctx, engine, config, options, image, place, groups.host(), files)
+	description, err := d.describe(ctx, engine, request)
 	if err != nil {
 		return nil, err
 	}
-	container, err := spec.Build(description, groups.host())
+	container, err := spec.Build(description, request.host)
 	if err != nil {
 		return nil, err
 	}
 	state := taskState{
-		ContainerID: id, StartedAt: time.Now(), StopSignal: image.Config.StopSignal,
-		Image: image.Name, ImageDigest: image.Digest, CgroupsPath: place.Path, FilesDir: files,
+		ContainerID: request.id, StartedAt: time.Now(), StopSignal: request.image.Config.StopSignal,
+		Image: request.image.Name, ImageDigest: request.image.Digest, CgroupsPath: request.place.Path, FilesDir: request.files,
 	}
-	encoded, err := state.encode()
-	if err != nil {
-		return nil, err
-	}
-	stdout, stderr, err := openLogs(config.AllocDir, config.StdoutPath, config.StderrPath)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, stdout.Close(), stderr.Close()) }()
-
-	request := ContainerRequest{
-		ID: id, Image: image, Spec: container,
-		Labels: containerLabels(config, options.Labels, encoded),
-		Stdout: stdout.Path(), Stderr: stderr.Path(),
-	}
-	if err := startContainer(ctx, engine, request, place); err != nil {
+	if err := d.create(ctx, engine, request, container, state); err != nil {
 		return nil, err
 	}
 	return newTask(config, state), nil
+}
+
+// create makes the container of a specification, with the task's logs, and starts it.
+func (d *Driver) create(
+	ctx context.Context, engine Engine, request launchRequest, container *specs.Spec, state taskState,
+) (err error) {
+	encoded, err := state.encode()
+	if err != nil {
+		return err
+	}
+	stdout, stderr, err := openTaskLogs(request.config, request.plugin)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stdout.Close(), stderr.Close()) }()
+	return startContainer(ctx, engine, ContainerRequest{
+		ID: request.id, Image: request.image, Spec: container, Runtime: request.options.Runtime,
+		SeccompUnconfined: request.options.Privileged || request.options.SeccompProfile == unconfined,
+		Labels:            containerLabels(request.config, request.options.Labels, request.plugin.ExtraLabels, encoded),
+		Stdout:            stdout.Path(), Stderr: stderr.Path(),
+	}, request.place)
 }
 
 // startContainer creates a container, moves it where it is to be counted, and lets it run.
@@ -185,75 +225,163 @@ func removeFiles(dir string) error {
 }
 
 // describe gathers everything that decides how the container looks.
-func (d *Driver) describe(
-	ctx context.Context, engine Engine, config *plugin.TaskConfig, options TaskConfig, image *Image,
-	place cgroupPlace, host spec.Host, files string,
-) (spec.Task, error) {
-	user, err := lookupUser(ctx, engine, image, config.User)
+func (d *Driver) describe(ctx context.Context, engine Engine, request launchRequest) (spec.Task, error) {
+	config, options, image := request.config, request.options, request.image
+	user, err := lookupUser(ctx, engine, image, config.User, options.GroupAdd)
 	if err != nil {
 		return spec.Task{}, err
 	}
-	listen, err := listenAddress(config, options.Ports)
+	listen, err := listenAddress(config, options)
 	if err != nil {
 		return spec.Task{}, err
 	}
-	devices, err := lookupDevices(config.Devices)
+	devices, err := taskDevices(config, options)
 	if err != nil {
 		return spec.Task{}, err
 	}
-	name, err := hostname(options.Hostname, config, containerID(config.ID))
+	resources, err := d.resources(config, options, request.place)
 	if err != nil {
 		return spec.Task{}, err
 	}
-	mounts, err := d.mounts(config, name, files)
+	mounts, name, err := d.mounts(request)
 	if err != nil {
 		return spec.Task{}, err
 	}
-	return spec.Task{
+	described := spec.Task{
 		Image:      image.Config,
 		Entrypoint: options.Entrypoint, Command: options.Command, Args: options.Args,
 		Env: spec.Env(image.Config.Env,
 			runtimeEnv(config, options, image, listen), config.DeviceEnv, config.Env),
-		WorkDir: options.WorkDir, Hostname: name, User: user,
-		ReadonlyRootfs: options.ReadonlyRootfs,
-		Mounts:         mounts,
-		Devices:        devices,
-		Resources:      d.resources(config, place),
-		CgroupsPath:    place.Path,
-		Network:        network(config),
-	}, nil
+		WorkDir: options.WorkDir, Hostname: name, User: user, TTY: options.TTY,
+		ReadonlyRootfs: options.ReadonlyRootfs, ShmSize: options.ShmSize,
+		Mounts:      mounts,
+		Devices:     devices,
+		Resources:   resources,
+		CgroupsPath: request.place.Path,
+		Network:     network(config, options),
+	}
+	if options.Init {
+		described.Init = initCommand()
+	}
+	return described, request.secure(&described)
 }
 
-func (d *Driver) mounts(config *plugin.TaskConfig, hostname, files string) ([]spec.Mount, error) {
+// secure sets what confines the task.
+func (r launchRequest) secure(described *spec.Task) error {
+	options := r.options
+	rights, err := spec.Capabilities(r.plugin.AllowCaps, options.CapAdd, options.CapDrop)
+	if err != nil {
+		return err
+	}
+	described.Capabilities, described.Privileged = rights, options.Privileged
+	described.NoNewPrivileges = options.NoNewPrivileges
+	described.Sysctl = options.Sysctl
+	described.Host = spec.SharedNamespaces{
+		PID: options.PIDMode == "host", IPC: options.IPCMode == "host",
+		UTS: options.UTSMode == "host", Cgroup: options.CgroupNS == "host",
+	}
+	if described.Rlimits, err = spec.Rlimits(options.Ulimit); err != nil {
+		return err
+	}
+	if described.ApparmorProfile, err = apparmorProfile(options); err != nil {
+		return err
+	}
+	described.Seccomp, err = seccompProfile(r.config, options, rights)
+	return err
+}
+
+// mounts are the task's folders, the driver's own files, and what agent and job ask for. Name is the container's host name,
+// which some of those files have in them.
+func (d *Driver) mounts(request launchRequest) (mounts []spec.Mount, name string, err error) {
+	config, options := request.config, request.options
+	if name, err = hostname(config, options, request.id); err != nil {
+		return nil, "", err
+	}
 	dirs, err := taskDirs(config)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	network, err := writeNetworkFiles(files, hostname, config)
+	network, err := writeNetworkFiles(request.files, name, config, options)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return append(append(dirs, network...), agentMounts(config.Mounts)...), nil
+	own, err := taskMounts(request.held, request.plugin.Volumes, config, options)
+	if err != nil {
+		return nil, "", err
+	}
+	mounts = slices.Concat(dirs, network, agentMounts(config.Mounts), own)
+	if options.Init {
+		mounts = append(mounts, d.initMount())
+	}
+	return mounts, name, nil
 }
 
-func (d *Driver) resources(config *plugin.TaskConfig, place cgroupPlace) spec.Resources {
+// initPath is where the init process is inside a container.
+const initPath = "/.nomad-promptflow-init"
+
+func initCommand() []string { return []string{initPath, "init", "--"} }
+
+// initMount shows this very program inside the container. It is static, and so runs in any image.
+func (d *Driver) initMount() spec.Mount {
+	return spec.Mount{Source: d.parts.InitBinary, Target: initPath, ReadOnly: true}
+}
+
+// defaultCPUPeriod is the kernel's, in microseconds.
+const defaultCPUPeriod = 100000
+
+func (d *Driver) resources(config *plugin.TaskConfig, options TaskConfig, place cgroupPlace) (spec.Resources, error) {
 	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return spec.Resources{
-		CPUMHz: config.Resources.CPUShares, NodeMHz: d.nodeMHz, Cpus: place.Cpus,
+	nodeMHz := d.nodeMHz
+	d.mu.RUnlock()
+	limits := spec.Resources{
+		CPUMHz: config.Resources.CPUShares, NodeMHz: nodeMHz, Cpus: place.Cpus,
 		MemoryMB: config.Resources.MemoryMB, MemoryMaxMB: config.Resources.MemoryMaxMB,
+		Swappiness: options.MemorySwappiness, Pids: options.PidsLimit, OOMScoreAdj: options.OOMScoreAdj,
 	}
+	if hard := options.MemoryHardLimit; hard > 0 && limits.MemoryMaxMB == 0 {
+		if hard < limits.MemoryMB {
+			return limits, fmt.Errorf("memory_hard_limit %d: is below the task's memory of %d MB", hard, limits.MemoryMB)
+		}
+		limits.MemoryMaxMB = hard
+	}
+	var err error
+	if limits.Swap, err = spec.ParseSwap(options.MemorySwap); err != nil {
+		return limits, err
+	}
+	if options.CPUHardLimit {
+		limits.CPUPeriod = options.CPUCFSPeriod
+		if limits.CPUPeriod == 0 {
+			limits.CPUPeriod = defaultCPUPeriod
+		}
+		part := cpuPart(config, nodeMHz)
+		if part <= 0 {
+			return limits, errors.New("cpu_hard_limit: the agent does not say how much compute the node has")
+		}
+		limits.CPUQuota = int64(part * float64(limits.CPUPeriod) * float64(cores()))
+	}
+	return limits, nil
 }
 
-// lookupUser is the task's user, or the image's when the task names none.
-func lookupUser(ctx context.Context, engine Engine, image *Image, name string) (spec.User, error) {
+// cpuPart is the task's part of the node's compute, 0 when the agent said too little.
+func cpuPart(config *plugin.TaskConfig, nodeMHz int64) float64 {
+	if linux := config.Resources.Linux; linux != nil && linux.PercentTicks > 0 {
+		return linux.PercentTicks
+	}
+	if nodeMHz <= 0 {
+		return 0
+	}
+	return float64(config.Resources.CPUShares) / float64(nodeMHz)
+}
+
+// lookupUser is the task's user, or the image's when the task names none, with more groups.
+func lookupUser(ctx context.Context, engine Engine, image *Image, name string, groups []string) (spec.User, error) {
 	if name == "" {
 		name = image.Config.User
 	}
-	if user, known := spec.ParseUser(name); known {
+	if user, known := spec.ParseUser(name, groups); known {
 		return user, nil
 	}
-	user, err := engine.LookupUser(ctx, image, name)
+	user, err := engine.LookupUser(ctx, image, name, groups)
 	if err != nil {
 		return spec.User{}, fmt.Errorf("look up user %q in image %s: %w", name, image.Name, err)
 	}

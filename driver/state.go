@@ -5,6 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"path"
+	"slices"
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -54,31 +57,38 @@ func decodeState(encoded []byte) (taskState, error) {
 
 // Labels of a container. The first is docker's on Nomad, so that tools for those find ours too.
 const (
-	labelAllocID   = "com.hashicorp.nomad.alloc_id"
-	labelJobID     = "com.hashicorp.nomad.job_id"
-	labelJobName   = "com.hashicorp.nomad.job_name"
-	labelGroup     = "com.hashicorp.nomad.task_group_name"
-	labelTask      = "com.hashicorp.nomad.task_name"
-	labelTaskID    = "com.hashicorp.nomad.task_id"
-	labelNamespace = "com.hashicorp.nomad.namespace"
-	labelState     = "nomad-promptflow/state"
+	labelPrefix  = "com.hashicorp.nomad."
+	labelAllocID = labelPrefix + "alloc_id"
+	labelTaskID  = labelPrefix + "task_id"
+	labelState   = "nomad-promptflow/state"
 )
 
-// containerLabels are the task's own labels under those by which the driver finds its containers.
-func containerLabels(config *plugin.TaskConfig, own map[string]string, state []byte) map[string]string {
-	labels := make(map[string]string, len(own)+8)
-	for name, value := range own {
-		labels[name] = value
+// containerLabels are the task's own labels, those of extra that say what the task is, and over them those by which the
+// driver finds its containers.
+func containerLabels(config *plugin.TaskConfig, own map[string]string, extra []string, state []byte) map[string]string {
+	labels := maps.Clone(own)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	for name, value := range map[string]string{
+		"job_id": config.JobID, "job_name": config.JobName, "task_group_name": config.GroupName, "task_name": config.Name,
+		"namespace": config.Namespace, "node_name": config.NodeName, "node_id": config.NodeID,
+	} {
+		if matchesAny(extra, name) && value != "" {
+			labels[labelPrefix+name] = value
+		}
 	}
 	labels[labelAllocID] = config.AllocID
-	labels[labelJobID] = config.JobID
-	labels[labelJobName] = config.JobName
-	labels[labelGroup] = config.GroupName
-	labels[labelTask] = config.Name
 	labels[labelTaskID] = config.ID
-	labels[labelNamespace] = config.Namespace
 	labels[labelState] = base64.StdEncoding.EncodeToString(state)
 	return labels
+}
+
+func matchesAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		matched, err := path.Match(pattern, name)
+		return err == nil && matched
+	})
 }
 
 // stateOfLabels reads back what containerLabels wrote.

@@ -27,12 +27,16 @@ func (e *Engine) Create(ctx context.Context, request driver.ContainerRequest) (p
 			err = errors.Join(err, e.discard(ctx, request.ID))
 		}
 	}()
-	if request.Spec.Linux.Seccomp == nil {
+	if request.Spec.Linux.Seccomp == nil && !request.SeccompUnconfined {
 		request.Spec.Linux.Seccomp = seccomp.DefaultProfile(request.Spec)
+	}
+	runtime := request.Runtime
+	if runtime == "" {
+		runtime = e.config.Runtime
 	}
 	container, err := e.client.NewContainer(ctx, request.ID,
 		containerd.WithContainerLabels(request.Labels),
-		containerd.WithRuntime(e.config.Runtime, nil),
+		containerd.WithRuntime(runtime, nil),
 		e.withSnapshot(request),
 		containerd.WithSpec(request.Spec),
 	)
@@ -83,12 +87,17 @@ func (e *Engine) withSnapshot(request driver.ContainerRequest) containerd.NewCon
 // shimOpensLogs hands the shim the paths themselves; this process copies nothing.
 func shimOpensLogs(request driver.ContainerRequest) cio.Creator {
 	stdout, stderr := request.Stdout, request.Stderr
-	if stdout != "" || stderr != "" {
+	terminal := request.Spec.Process.Terminal
+	switch {
+	case terminal:
+		// A terminal has one stream.
+		stderr = ""
+	case stdout != "" || stderr != "":
 		// A shim discards both or opens both.
 		stdout, stderr = orNull(stdout), orNull(stderr)
 	}
 	return func(string) (cio.IO, error) {
-		return shimIO{config: cio.Config{Stdout: stdout, Stderr: stderr}}, nil
+		return shimIO{config: cio.Config{Terminal: terminal, Stdout: stdout, Stderr: stderr}}, nil
 	}
 }
 

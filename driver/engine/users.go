@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -17,7 +18,9 @@ import (
 )
 
 // LookupUser reads the passwd and group files of the image through a view that is gone when it returns.
-func (e *Engine) LookupUser(ctx context.Context, image *driver.Image, name string) (found spec.User, err error) {
+func (e *Engine) LookupUser(
+	ctx context.Context, image *driver.Image, name string, groups []string,
+) (found spec.User, err error) {
 	ctx = e.namespaced(ctx)
 	key, err := execID()
 	if err != nil {
@@ -40,14 +43,14 @@ func (e *Engine) LookupUser(ctx context.Context, image *driver.Image, name strin
 	}
 	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		var err error
-		found, err = userIn(root, name)
+		found, err = userIn(root, name, groups)
 		return err
 	})
 	return found, err
 }
 
 // userIn reads name by the files below root. An image may have neither file.
-func userIn(root, name string) (spec.User, error) {
+func userIn(root, name string, groups []string) (spec.User, error) {
 	passwd, err := openIn(root, "/etc/passwd")
 	if err != nil {
 		return spec.User{}, err
@@ -63,10 +66,33 @@ func userIn(root, name string) (spec.User, error) {
 		return spec.User{}, err
 	}
 	parsed := spec.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}
-	for _, gid := range found.Sgids {
-		parsed.Additional = append(parsed.Additional, uint32(gid))
+	more, err := groupsIn(root, groups)
+	if err != nil {
+		return spec.User{}, err
+	}
+	for _, gid := range slices.Concat(found.Sgids, more) {
+		if !slices.Contains(parsed.Additional, uint32(gid)) {
+			parsed.Additional = append(parsed.Additional, uint32(gid))
+		}
 	}
 	return parsed, nil
+}
+
+// groupsIn reads groups, by name or number, by the group file below root.
+func groupsIn(root string, groups []string) ([]int, error) {
+	if len(groups) == 0 {
+		return nil, nil
+	}
+	file, err := openIn(root, "/etc/group")
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	found, err := user.GetAdditionalGroups(groups, file)
+	if err != nil {
+		return nil, fmt.Errorf("group_add: %w", err)
+	}
+	return found, nil
 }
 
 // openIn opens a file below root, links in it taken as the container would take them. A file that is missing is empty.

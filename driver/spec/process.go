@@ -14,7 +14,7 @@ import (
 // defaultPath is what docker gives a container whose image and task say nothing.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-func buildProcess(task Task) (*specs.Process, error) {
+func buildProcess(task Task, host Host) (*specs.Process, error) {
 	args, err := Args(task)
 	if err != nil {
 		return nil, err
@@ -23,14 +23,26 @@ func buildProcess(task Task) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &specs.Process{
-		Args:            args,
+	rights := task.Capabilities
+	if task.Privileged {
+		rights = host.Capabilities
+	}
+	oomScoreAdj := task.Resources.OOMScoreAdj
+	process := &specs.Process{
+		Terminal:        task.TTY,
+		Args:            slices.Concat(task.Init, args),
 		Cwd:             cwd,
 		Env:             task.Env,
 		User:            task.User.spec(),
-		Capabilities:    capabilities(task.User),
-		NoNewPrivileges: true,
-	}, nil
+		Capabilities:    capabilities(task.User, rights),
+		NoNewPrivileges: task.NoNewPrivileges,
+		ApparmorProfile: task.ApparmorProfile,
+		Rlimits:         task.Rlimits,
+	}
+	if oomScoreAdj != 0 {
+		process.OOMScoreAdj = &oomScoreAdj
+	}
+	return process, nil
 }
 
 // Args is the command line of the container. An entrypoint of the task replaces the image's and drops the image's

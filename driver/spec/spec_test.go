@@ -11,7 +11,10 @@ import (
 
 // plain is the smallest task that can be built.
 func plain() Task {
-	return Task{Command: "true", CgroupsPath: "/pf/x", Network: Network{Host: true}, Resources: Resources{CPUMHz: 100, MemoryMB: 64}}
+	return Task{
+		Command: "true", CgroupsPath: "/pf/x", Network: Network{Host: true}, Resources: Resources{CPUMHz: 100, MemoryMB: 64},
+		NoNewPrivileges: true,
+	}
 }
 
 func build(t *testing.T, task Task, host Host) *specs.Spec {
@@ -69,7 +72,7 @@ func TestParseUser(t *testing.T) {
 		{"-1:5", User{}, false},
 		{"99999999999:5", User{}, false},
 	} {
-		got, known := ParseUser(c.user)
+		got, known := ParseUser(c.user, nil)
 		test.Eq(t, c.known, known, test.Sprint(c.user))
 		test.Eq(t, c.want, got, test.Sprint(c.user))
 	}
@@ -149,6 +152,9 @@ func TestBuild_namespaces(t *testing.T) {
 func TestBuild_capabilities(t *testing.T) {
 	t.Parallel()
 	task := plain()
+	var err error
+	task.Capabilities, err = Capabilities(DefaultCapabilities(), nil, nil)
+	must.NoError(t, err)
 	root := build(t, task, Host{CgroupVersion: 2}).Process.Capabilities
 	test.SliceContains(t, root.Effective, "CAP_CHOWN")
 	test.SliceNotContains(t, root.Bounding, "CAP_NET_RAW")

@@ -13,9 +13,23 @@ type User struct {
 	Additional []uint32
 }
 
-// ParseUser reads user where it says everything itself: nothing or root, or uid:gid in numbers. For anything else known
-// is false, and the image's own passwd and group files must be asked.
-func ParseUser(user string) (parsed User, known bool) {
+// ParseUser reads user and more groups where they say everything themselves: nothing or root, or uid:gid in numbers, and
+// groups in numbers. For anything else known is false, and the image's own passwd and group files must be asked.
+func ParseUser(user string, groups []string) (parsed User, known bool) {
+	if parsed, known = parseUser(user); !known {
+		return User{}, false
+	}
+	for _, group := range groups {
+		gid, err := strconv.ParseUint(group, 10, 32)
+		if err != nil {
+			return User{}, false
+		}
+		parsed.Additional = append(parsed.Additional, uint32(gid))
+	}
+	return parsed, true
+}
+
+func parseUser(user string) (parsed User, known bool) {
 	if user == "" || user == "root" || user == "0" {
 		return User{}, true
 	}
