@@ -13,14 +13,25 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
 
-// heldFiles are files that were looked at and found allowed. They stay open until the container's mounts are made, and the
-// runtime is given the open files: what a task in the same allocation puts in their place meanwhile is not mounted.
-type heldFiles struct{ files []*os.File }
+// heldFiles are sources of bind mounts, opened when they were looked at and found allowed. A runtime opens them again by their
+// path, at which a task of the same allocation may have put something else meanwhile: so what it mounted is compared with
+// what was looked at before the container's process runs.
+type heldFiles struct{ files []heldFile }
 
-// hold keeps fd, and returns the path by which a runtime on this node reaches the very same file.
-func (h *heldFiles) hold(fd int, name string) string {
-	h.files = append(h.files, os.NewFile(uintptr(fd), name))
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+type heldFile struct {
+	*os.File
+	target string // inside the container
+}
+
+// hold keeps fd for the mount at target, and returns where the file really is.
+func (h *heldFiles) hold(fd int, target string) (string, error) {
+	file := os.NewFile(uintptr(fd), target)
+	h.files = append(h.files, heldFile{File: file, target: target})
+	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return "", fmt.Errorf("find source of %s: %w", target, err)
+	}
+	return real, nil
 }
 
 // Close lets go of all.
@@ -31,6 +42,44 @@ func (h *heldFiles) Close() error {
 	}
 	h.files = nil
 	return errors.Join(failed...)
+}
+
+// verify compares what is mounted in the container of process pid, which does not run yet, with what was looked at.
+func (h *heldFiles) verify(pid int) error {
+	if len(h.files) == 0 {
+		return nil
+	}
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("look into container: %w", err)
+	}
+	defer unix.Close(root)
+	for _, file := range h.files {
+		mounted, err := sameFile(root, file)
+		if err != nil {
+			return fmt.Errorf("look at mount %s of container: %w", file.target, err)
+		}
+		if !mounted {
+			return fmt.Errorf("mount %s: its source was changed while it was being mounted", file.target)
+		}
+	}
+	return nil
+}
+
+// sameFile says whether a file is the one at its target below root.
+func sameFile(root int, file heldFile) (bool, error) {
+	fd, err := unix.Openat2(root, file.target, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT,
+	})
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	var seen, held unix.Stat_t
+	if err := errors.Join(unix.Fstat(fd, &seen), unix.Fstat(int(file.Fd()), &held)); err != nil {
+		return false, err
+	}
+	return seen.Dev == held.Dev && seen.Ino == held.Ino, nil
 }
 
 // taskMounts are the mounts that the task itself asks for.
@@ -100,7 +149,7 @@ func bindSource(
 	if relative, ok := below(config.AllocDir, source); ok {
 		return allocSource(held, config.AllocDir, relative, mount, create)
 	}
-	return nodeSource(held, volumes, source)
+	return nodeSource(held, volumes, source, mount.Target)
 }
 
 // below is path relative to dir, when it is dir or lies in it as far as the words go.
@@ -142,21 +191,17 @@ func allocSource(held *heldFiles, allocDir, relative string, mount MountConfig, 
 	fd, err := unix.Openat2(int(dir.Fd()), relative, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
 	})
-	if errors.Is(err, unix.ENOSYS) {
-		// A kernel before 5.6: no link is followed at all.
-		fd, err = openBeneath(allocDir, strings.Split(relative, "/")...)
-	}
 	switch {
 	case errors.Is(err, unix.EXDEV):
 		return "", fmt.Errorf("source %q: leads out of the allocation through a link", mount.Source)
 	case err != nil:
 		return "", fmt.Errorf("source %q: %w", mount.Source, err)
 	}
-	return held.hold(fd, relative), nil
+	return held.hold(fd, mount.Target)
 }
 
 // nodeSource opens a file of the node. What counts is where it really is, links followed.
-func nodeSource(held *heldFiles, volumes VolumesConfig, source string) (string, error) {
+func nodeSource(held *heldFiles, volumes VolumesConfig, source, target string) (string, error) {
 	if !volumes.Enabled {
 		return "", fmt.Errorf("source %q: is outside the allocation, and the plugin's volumes.enabled is not set on this node", source)
 	}
@@ -164,16 +209,15 @@ func nodeSource(held *heldFiles, volumes VolumesConfig, source string) (string, 
 	if err != nil {
 		return "", fmt.Errorf("source %q: %w", source, err)
 	}
-	path := held.hold(fd, source)
-	real, err := os.Readlink(path)
+	real, err := held.hold(fd, target)
 	if err != nil {
-		return "", fmt.Errorf("source %q: %w", source, err)
+		return "", err
 	}
 	if !allowedPath(volumes.AllowedPaths, real) {
 		return "", fmt.Errorf("source %q: is at %s, which the plugin's volumes.allowed_paths on this node do not have (%s)",
 			source, real, strings.Join(volumes.AllowedPaths, ", "))
 	}
-	return path, nil
+	return real, nil
 }
 
 // allowedPath says whether a real path lies in one of the folders, none meaning any.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -182,11 +183,12 @@ func (d *Driver) create(
 		SeccompUnconfined: request.options.Privileged || request.options.SeccompProfile == unconfined,
 		Labels:            containerLabels(request.config, request.options.Labels, request.plugin.ExtraLabels, encoded),
 		Stdout:            stdout.Path(), Stderr: stderr.Path(),
-	}, request.place)
+	}, request.place, request.held)
 }
 
-// startContainer creates a container, moves it where it is to be counted, and lets it run.
-func startContainer(ctx context.Context, engine Engine, request ContainerRequest, place cgroupPlace) error {
+// startContainer creates a container, moves it where it is to be counted, and lets it run once it is seen to have the mounts
+// that were looked at.
+func startContainer(ctx context.Context, engine Engine, request ContainerRequest, place cgroupPlace, held *heldFiles) error {
 	pid, err := engine.Create(ctx, request)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
@@ -194,11 +196,20 @@ func startContainer(ctx context.Context, engine Engine, request ContainerRequest
 	if err := place.join(pid); err != nil {
 		return err
 	}
+	if sharesKernel(request.Runtime) {
+		if err := held.verify(pid); err != nil {
+			return err
+		}
+	}
 	if err := engine.Start(ctx, request.ID); err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
 	return nil
 }
+
+// sharesKernel says whether a runtime's containers are processes of this node, whose mounts can be looked at, and not
+// machines of their own.
+func sharesKernel(runtime string) bool { return strings.HasPrefix(runtime, "io.containerd.runc.") }
 
 // discard removes what a failed start made. It has a bound of its own, since the start's may be what failed.
 func (d *Driver) discard(ctx context.Context, engine Engine, id, files string) error {

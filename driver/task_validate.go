@@ -137,15 +137,26 @@ func parseExtraHost(line string) (name, address string, err error) {
 
 func (c *TaskConfig) validateMounts() error {
 	var wrong []error
+	targets := map[string]bool{}
+	once := func(name, target string) {
+		if target = path.Clean(target); targets[target] {
+			wrong = append(wrong, fmt.Errorf("%s: something else is mounted at %s", name, target))
+		}
+		targets[target] = true
+	}
 	for i, mount := range c.Mounts {
 		if err := mount.validate(); err != nil {
 			wrong = append(wrong, fmt.Errorf("mount[%d]: %w", i, err))
 		}
+		once(fmt.Sprintf("mount[%d]", i), mount.Target)
 	}
 	for _, volume := range c.Volumes {
-		if _, err := parseVolume(volume); err != nil {
+		mount, err := parseVolume(volume)
+		if err != nil {
 			wrong = append(wrong, err)
+			continue
 		}
+		once(fmt.Sprintf("volumes %q", volume), mount.Target)
 	}
 	if c.ShmSize < 0 {
 		wrong = append(wrong, fmt.Errorf("shm_size %d: must not be below zero", c.ShmSize))

@@ -3,7 +3,6 @@ package spec
 import (
 	"fmt"
 	"path"
-	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -97,7 +96,7 @@ func systemMounts(task Task) []specs.Mount {
 	if task.Privileged {
 		access = "rw"
 	}
-	mounts := []specs.Mount{
+	return []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
 			Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
@@ -110,18 +109,14 @@ func systemMounts(task Task) []specs.Mount {
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
 			Options: []string{"nosuid", "noexec", "nodev", "relatime", access}},
 	}
-	if task.Host.IPC {
-		// The message queues of the node's namespace can be mounted by the node only.
-		mounts = slices.DeleteFunc(mounts, func(m specs.Mount) bool { return m.Type == "mqueue" })
-		mounts = append(mounts, bindMount("/dev/mqueue"))
-	}
-	return mounts
 }
 
 // sharedMemory is the task's own, or the node's with whose processes it shares it.
 func sharedMemory(task Task) specs.Mount {
 	if task.Host.IPC {
-		return bindMount("/dev/shm")
+		return specs.Mount{
+			Destination: "/dev/shm", Source: "/dev/shm", Type: "bind", Options: []string{"rbind", "nosuid", "noexec", "nodev"},
+		}
 	}
 	size := task.ShmSize
 	if size == 0 {
@@ -134,10 +129,3 @@ func sharedMemory(task Task) specs.Mount {
 }
 
 const defaultShmSize = 64 << 20
-
-// bindMount shows a folder of the node at its own place.
-func bindMount(dir string) specs.Mount {
-	return specs.Mount{
-		Destination: dir, Source: dir, Type: "bind", Options: []string{"rbind", "nosuid", "noexec", "nodev"},
-	}
-}

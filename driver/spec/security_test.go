@@ -79,7 +79,6 @@ func TestBuild_sharesNamespacesOfTheNode(t *testing.T) {
 		sources[m.Destination] = m.Source
 	}
 	test.Eq(t, "/dev/shm", sources["/dev/shm"])
-	test.Eq(t, "/dev/mqueue", sources["/dev/mqueue"])
 }
 
 func TestBuild_sysctl(t *testing.T) {
