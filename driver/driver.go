@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -52,6 +53,9 @@ type Driver struct {
 
 	leftovers leftovers
 
+	images      *imageUses
+	imagesFound atomic.Bool
+
 	// life ends with Shutdown; work counts the goroutines that live in it.
 	life context.Context
 	end  context.CancelFunc
@@ -69,7 +73,7 @@ var _ plugin.Driver = (*Driver)(nil)
 // New returns a driver that waits for its configuration.
 func New(parts Parts) *Driver {
 	life, end := context.WithCancel(context.Background())
-	return &Driver{
+	d := &Driver{
 		parts:      parts,
 		logger:     parts.Logger,
 		events:     newEventQueue(),
@@ -79,6 +83,8 @@ func New(parts Parts) *Driver {
 		config:     defaultPluginConfig(),
 		configured: make(chan struct{}),
 	}
+	d.images = &imageUses{remove: d.removeImage, delay: d.imageDelay, logger: d.logger, life: life, work: &d.work}
+	return d
 }
 
 // SetConfig takes the plugin's configuration. Nothing that it names needs to be there yet.
@@ -87,7 +93,7 @@ func (d *Driver) SetConfig(_ context.Context, encoded []byte, client *plugin.Cli
 	if err != nil {
 		return err
 	}
-	engine, err := d.parts.OpenEngine(config.Containerd, d.logger)
+	engine, err := d.parts.OpenEngine(config.engine(), d.logger)
 	if err != nil {
 		return fmt.Errorf("open container engine %s: %w", config.Containerd.Address, err)
 	}

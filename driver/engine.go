@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/nomad-promptflow/nomad-promptflow/driver/registry"
 	"github.com/nomad-promptflow/nomad-promptflow/driver/spec"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
@@ -20,10 +21,12 @@ var (
 	ErrNoContainer = errors.New("no such container")
 	// ErrNoImage means that an image or environment is nowhere to be had.
 	ErrNoImage = errors.New("image not found")
+	// ErrImageInUse means that an image cannot be removed because a container is made from it.
+	ErrImageInUse = errors.New("image is in use")
 	// ErrUnavailable means that the engine's daemon does not answer.
 	ErrUnavailable = errors.New("container engine does not answer")
 	// ErrTransient marks an error that may pass by itself, such as a network's.
-	ErrTransient = errors.New("may pass")
+	ErrTransient = registry.ErrTransient
 )
 
 // Engine runs containers. The package driver/engine is the one on containerd. Calls are made with a bound on their
@@ -35,6 +38,11 @@ type Engine interface {
 	EnsureImage(ctx context.Context, request ImageRequest) (*Image, error)
 	// ImageDigest is the digest of an image that the engine has, or ErrNoImage.
 	ImageDigest(ctx context.Context, name string) (string, error)
+	// FetchedImages are the names of the images that EnsureImage brought, now or in another life of this process.
+	FetchedImages(ctx context.Context) ([]string, error)
+	// RemoveImage removes an image that EnsureImage brought, and leaves every other alone. It succeeds when there is none; one
+	// that a container is made from is ErrImageInUse.
+	RemoveImage(ctx context.Context, name string) error
 	// LookupUser reads user and more groups by the passwd and group files of image.
 	LookupUser(ctx context.Context, image *Image, user string, groups []string) (spec.User, error)
 
@@ -79,37 +87,6 @@ const (
 	PullAlways       PullPolicy = "always"
 	PullNever        PullPolicy = "never"
 )
-
-// ImageRequest asks for an image.
-type ImageRequest struct {
-	// Name in the engine's image store. Without a Source it is also what a registry is asked for.
-	Name   string
-	Policy PullPolicy
-	// Source, when there is one, is asked for Ref in a registry's stead.
-	Source ImageSource
-	Ref    string
-	// Progress is called when something must be fetched or unpacked, and again when that is done. It may be nil.
-	Progress func(ImageProgress)
-}
-
-// ImageProgress is the start or, with Done, the end of making an image ready.
-type ImageProgress struct {
-	Done   bool
-	Action string // "import", "pull" or "unpack"
-	Digest string
-	Layers int
-	Bytes  int64 // compressed
-	Took   time.Duration
-}
-
-// Image is an image that is ready to start containers from.
-type Image struct {
-	Name   string
-	Digest string
-	Config ocispec.ImageConfig
-	// RootFS is the engine's name of the image's unpacked file system.
-	RootFS string
-}
 
 // ContainerRequest describes a container to make. The engine adds its default seccomp profile to a Spec that has none, unless
 // SeccompUnconfined is set.

@@ -41,11 +41,18 @@ func (f *fakeEngine) Probe(context.Context) (EngineInfo, error) {
 }
 
 func (f *fakeEngine) EnsureImage(_ context.Context, request ImageRequest) (*Image, error) {
+	request.Claim(request.Name)
 	return &Image{Name: request.Name, Digest: "sha256:abc"}, f.call("image")
 }
 
 func (f *fakeEngine) ImageDigest(context.Context, string) (string, error) {
 	return "sha256:abc", f.call("digest")
+}
+
+func (f *fakeEngine) FetchedImages(context.Context) ([]string, error) { return nil, f.call("fetched") }
+
+func (f *fakeEngine) RemoveImage(_ context.Context, name string) error {
+	return f.call("remove image ", name)
 }
 
 func (f *fakeEngine) LookupUser(context.Context, *Image, string, []string) (spec.User, error) {

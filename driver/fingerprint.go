@@ -71,6 +71,7 @@ func (d *Driver) look(ctx context.Context) plugin.Fingerprint {
 		return seen
 	}
 	d.sweep()
+	d.findUnusedImages(ctx, engine)
 	seen.Health, seen.Description = plugin.Healthy, "Healthy"
 	maps.Copy(seen.Attributes, map[string]any{
 		"driver.promptflow.containerd.version": info.Version,

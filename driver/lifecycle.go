@@ -218,6 +218,7 @@ func (d *Driver) DestroyTask(ctx context.Context, id string, force bool) error {
 		}
 		return fmt.Errorf("destroy task %s: %w", id, err)
 	}
+	d.images.release(id)
 	if !known {
 		return nil
 	}

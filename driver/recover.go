@@ -30,6 +30,7 @@ func (d *Driver) RecoverTask(ctx context.Context, handle *plugin.TaskHandle) err
 	if err := d.lookAgain(ctx, engine, recovered); err != nil {
 		return fmt.Errorf("recover task %s: %w", handle.Config.ID, err)
 	}
+	d.images.claim(recovered.id, state.Image)
 	if kept, isNew := d.tasks.add(recovered); isNew && !kept.hasEnded() {
 		d.watch(kept)
 	}

@@ -20,7 +20,7 @@ import (
 
 // StartTask makes a container for the task and starts it. When the agent sends a task again because it lost the answer, the
 // container of the first time is taken over if it runs and replaced if it does not.
-func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plugin.StartedTask, error) {
+func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (_ *plugin.StartedTask, err error) {
 	engine, pluginConfig, err := d.current()
 	if err != nil {
 		return nil, err
@@ -30,6 +30,7 @@ func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plu
 		return nil, err
 	}
 	d.leftovers.forget(config.ID)
+	defer d.images.releaseFailed(config.ID, &err)
 	if adopted, err := d.adopt(ctx, engine, config); adopted != nil || err != nil {
 		return d.started(adopted, err)
 	}
@@ -77,6 +78,7 @@ func (d *Driver) started(task *task, err error) (*plugin.StartedTask, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.images.claim(task.id, task.state.Image)
 	if kept, isNew := d.tasks.add(task); isNew {
 		d.watch(kept)
 	}

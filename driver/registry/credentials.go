@@ -58,7 +58,7 @@ func (r *Registries) Credentials(task TaskAuth, host string, skipped func(error)
 			found, err := source(ctx, host)
 			switch {
 			case err != nil && !task.SoftFail:
-				return Credentials{}, fmt.Errorf("look for credentials for %s: %w (auth_soft_fail goes on without them)", host, err)
+				return Credentials{}, fmt.Errorf("%w for %s: %w (auth_soft_fail goes on without them)", errCredentials, host, err)
 			case err != nil:
 				skipped(err)
 			case found.Found():

@@ -61,25 +61,27 @@ func (r *Resolver) Close() {
 // Resolve asks one host after the other. When none has the image it is the registry's own answer that counts; what the mirrors
 // said is only told.
 func (r *Resolver) Resolve(ctx context.Context, ref string) (string, ocispec.Descriptor, error) {
-	var told []error
+	var mirrors []error
 	for _, e := range r.endpoints {
 		name, desc, err := e.resolve(ctx, ref)
 		if err == nil {
 			return name, desc, nil
 		}
-		if err = r.explain(e.Host, err); !e.mirror || ctx.Err() != nil {
-			return "", ocispec.Descriptor{}, joinTold(err, told)
+		if ctx.Err() != nil {
+			return "", ocispec.Descriptor{}, err
 		}
-		told = append(told, fmt.Errorf("mirror: %v", err)) //nolint:errorlint // a mirror's error decides nothing
+		err = r.explain(e.Host, err)
+		if e.mirror {
+			mirrors = append(mirrors, err)
+			continue
+		}
+		var own *Error
+		if errors.As(err, &own) {
+			own.Mirrors = mirrors
+		}
+		return "", ocispec.Descriptor{}, err
 	}
-	return "", ocispec.Descriptor{}, joinTold(errNoEndpoint, told)
-}
-
-func joinTold(err error, told []error) error {
-	for _, t := range told {
-		err = fmt.Errorf("%w (%w)", err, t)
-	}
-	return err
+	return "", ocispec.Descriptor{}, errNoEndpoint
 }
 
 func (e endpoint) resolve(ctx context.Context, ref string) (string, ocispec.Descriptor, error) {
