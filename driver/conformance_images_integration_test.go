@@ -148,6 +148,11 @@ func TestConformance_PullImage_ProgressError(t *testing.T) {
 	layer(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusBadGateway) })
 	fails("it has trouble")
 
+	// What is whole and yet no layer stays so.
+	f.with(nil)
+	publish(t, hub, harness.BusyboxImage{Tag: "garbage", Garbage: true})
+	n.task(imageTask(f.Host+"/team/image:garbage")).fails(false, "the image itself is broken")
+
 	// A connection that breaks once is taken up again where it broke.
 	var once sync.Once
 	layer(func(w http.ResponseWriter, r *http.Request, registry http.Handler) {

@@ -1,9 +1,12 @@
 package driver_test
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -22,8 +25,6 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/shoenig/test/must"
-
-	"context"
 
 	"github.com/nomad-promptflow/nomad-promptflow/e2e/harness"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -77,7 +78,7 @@ func newFront(t *testing.T, hub *harness.RegistryServer) *front {
 	t.Helper()
 	f := &front{}
 	registry := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: hub.Host})
-	registry.ErrorLog = nil
+	registry.ErrorLog = log.New(io.Discard, "", 0) // clients that go away are part of the tests
 	f.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.Contains(r.URL.Path, "/manifests/"):

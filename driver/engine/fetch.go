@@ -209,10 +209,13 @@ func containsAny(text string, parts ...string) bool {
 	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 }
 
-// isBroken is for an image whose layers are not what it says itself, which containerd tells by its text only.
+// isBroken is for an image whose layers are not what it says itself, or nothing that can be unpacked, which containerd tells by
+// its text only.
 func isBroken(err error) bool {
-	return errors.Is(err, store.ErrCorrupt) || containsAny(err.Error(), "wrong diff id", "number of layers and diffIDs don't match",
-		"archive/tar:", "gzip:", "invalid header")
+	text := err.Error()
+	return errors.Is(err, store.ErrCorrupt) || containsAny(text, "wrong diff id", "number of layers and diffIDs don't match") ||
+		(containsAny(text, "failed to extract layer", "apply layer error") &&
+			containsAny(text, "unexpected EOF", "gzip:", "zstd", "magic number", "archive/tar:", "invalid"))
 }
 
 // isDiskFull also knows the error by its text, which is all that comes from the daemon.

@@ -27,6 +27,8 @@ type BusyboxImage struct {
 	Platform ocispec.Platform
 	// Files are put in a second layer, by path without a leading slash.
 	Files map[string][]byte
+	// Garbage adds a layer that has its digest, and is nothing that could be unpacked.
+	Garbage bool
 }
 
 // BusyboxLayout makes an OCI layout with the images, all on the same first layer, and returns its folder. They have all of
@@ -42,6 +44,10 @@ func BusyboxLayout(t testing.TB, images ...BusyboxImage) string {
 		layers := []layer{base}
 		if len(image.Files) > 0 {
 			layers = append(layers, layout.layer(plainFiles(image.Files)))
+		}
+		if image.Garbage {
+			content := []byte("this is no layer")
+			layers = append(layers, layer{desc: layout.blob(ocispec.MediaTypeImageLayerGzip, content), diff: digest.FromBytes(content)})
 		}
 		if len(manifests[image.Tag]) == 0 {
 			tags = append(tags, image.Tag)
