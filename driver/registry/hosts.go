@@ -16,6 +16,7 @@ import (
 type endpoint struct {
 	docker.RegistryHost
 	mirror    bool
+	patience  time.Duration // with a mirror
 	transport *http.Transport
 }
 
@@ -34,7 +35,7 @@ func (r *Registries) endpoints(name string) ([]endpoint, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s of %s: %w", text, name, err)
 		}
-		found.Path, found.mirror = where.path, true
+		found.Path, found.mirror, found.patience = where.path, true, r.mirrorTimeout
 		list = append(list, found)
 	}
 	server := name
@@ -96,6 +97,3 @@ func (h Host) tlsConfig() (*tls.Config, error) {
 }
 
 var errNoEndpoint = errors.New("no host is configured for the registry")
-
-// mirrorTimeout bounds the question whether a mirror has an image. One that is away must not keep the registry from being asked.
-const mirrorTimeout = 15 * time.Second

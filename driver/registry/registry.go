@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Config is the part of the plugin's configuration that is about registries.
@@ -44,14 +45,18 @@ type Host struct {
 
 // Registries knows how to reach every registry.
 type Registries struct {
-	hosts  map[string]Host // by canonical host
-	config Config
+	hosts         map[string]Host // by canonical host
+	config        Config
+	mirrorTimeout time.Duration
 }
+
+// mirrorTimeout bounds the question whether a mirror has an image. One that is away must not keep the registry from being asked.
+const mirrorTimeout = 15 * time.Second
 
 // New checks the configuration, and names everything that is wrong with it at once. Files that it names need not be there yet:
 // they are read whenever they are needed.
 func New(config Config) (*Registries, error) {
-	r := &Registries{config: config, hosts: map[string]Host{}}
+	r := &Registries{config: config, hosts: map[string]Host{}, mirrorTimeout: mirrorTimeout}
 	var wrong []error
 	for name, host := range config.Hosts {
 		canonical := canonicalHost(name)

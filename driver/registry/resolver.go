@@ -87,7 +87,7 @@ func (r *Resolver) Resolve(ctx context.Context, ref string) (string, ocispec.Des
 func (e endpoint) resolve(ctx context.Context, ref string) (string, ocispec.Descriptor, error) {
 	if e.mirror {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, mirrorTimeout)
+		ctx, cancel = context.WithTimeout(ctx, e.patience)
 		defer cancel()
 	}
 	return newDockerResolver(e).Resolve(ctx, ref)
