@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -60,7 +59,7 @@ type Driver struct {
 	mu         sync.RWMutex
 	config     PluginConfig
 	engine     Engine
-	nodeMHz    int64
+	compute    compute
 	configured chan struct{} // closed and replaced when a new configuration came
 }
 
@@ -95,7 +94,7 @@ func (d *Driver) SetConfig(_ context.Context, encoded []byte, client *plugin.Cli
 	old := d.engine
 	d.config, d.engine = config, engine
 	if client != nil {
-		d.nodeMHz = nodeCompute(client.Topology)
+		d.compute = nodeCompute(client)
 	}
 	close(d.configured)
 	d.configured = make(chan struct{})
@@ -143,23 +142,3 @@ func (d *Driver) current() (Engine, PluginConfig, error) {
 	}
 	return d.engine, d.config, nil
 }
-
-// nodeCompute is the node's whole compute in MHz as the agent counts it, 0 when the agent did not say.
-func nodeCompute(topology *plugin.Topology) int64 {
-	if topology == nil {
-		return 0
-	}
-	if topology.OverrideTotalCompute > 0 {
-		return int64(topology.OverrideTotalCompute)
-	}
-	var total uint64
-	for _, core := range topology.Cores {
-		if !core.Disable {
-			total += max(core.BaseSpeed, core.MaxSpeed, core.GuessSpeed)
-		}
-	}
-	return int64(total)
-}
-
-// cores is how many processors the node's compute is spread over.
-func cores() int64 { return int64(runtime.NumCPU()) }

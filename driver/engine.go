@@ -154,9 +154,10 @@ type ExecRequest struct {
 }
 
 // Usage is what a container's cgroup counted since its start, and holds now. CPU times are in nanoseconds, memory in bytes.
+// What the kernel or the runtime does not count is nil.
 type Usage struct {
-	CPUTotal, CPUUser, CPUSystem            uint64
-	ThrottledPeriods, ThrottledTime         uint64
-	MemoryUsage, MemoryMax, RSS, Cache      uint64
-	KernelUsage, KernelMaxUsage, MemorySwap uint64
+	CPUTotal, CPUUser, CPUSystem            *uint64
+	ThrottledPeriods, ThrottledTime         *uint64
+	MemoryUsage, MemoryMax, RSS, Cache      *uint64
+	KernelUsage, KernelMaxUsage, MemorySwap *uint64
 }

@@ -158,6 +158,7 @@ func (d *Driver) launch(ctx context.Context, engine Engine, request launchReques
 	state := taskState{
 		ContainerID: request.id, StartedAt: time.Now(), StopSignal: request.image.Config.StopSignal,
 		Image: request.image.Name, ImageDigest: request.image.Digest, CgroupsPath: request.place.Path, FilesDir: request.files,
+		Runtime: request.options.Runtime,
 	}
 	if err := d.create(ctx, engine, request, container, state); err != nil {
 		return nil, err
@@ -342,7 +343,7 @@ const defaultCPUPeriod = 100000
 
 func (d *Driver) resources(config *plugin.TaskConfig, options TaskConfig, place cgroupPlace) (spec.Resources, error) {
 	d.mu.RLock()
-	nodeMHz := d.nodeMHz
+	nodeMHz := d.compute.mhz
 	d.mu.RUnlock()
 	limits := spec.Resources{
 		CPUMHz: config.Resources.CPUShares, NodeMHz: nodeMHz, Cpus: place.Cpus,

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -31,7 +32,12 @@ type taskState struct {
 	CgroupsPath string `codec:"cgroup"`
 	// FilesDir is the folder of the files that the driver itself made for the task.
 	FilesDir string `codec:"files"`
+	// Runtime is the shim's full name.
+	Runtime string `codec:"runtime"`
 }
+
+// onNodesKernel says whether the container's processes are the node's own, and not those of a sandbox or a virtual machine.
+func (s taskState) onNodesKernel() bool { return strings.HasPrefix(s.Runtime, "io.containerd.runc.") }
 
 func (s taskState) encode() ([]byte, error) {
 	s.Version = stateVersion

@@ -154,6 +154,14 @@ func (d *ContainerdDaemon) Kill() {
 	d.signal(syscall.SIGKILL)
 }
 
+// PID is the daemon's process id, 0 while it does not run.
+func (d *ContainerdDaemon) PID() int {
+	if d.command == nil {
+		return 0
+	}
+	return d.command.Process.Pid
+}
+
 // signal sends a signal and waits for the end of the daemon.
 func (d *ContainerdDaemon) signal(signal syscall.Signal) {
 	d.t.Helper()
