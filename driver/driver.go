@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -49,7 +50,13 @@ type Driver struct {
 	events *eventQueue
 	tasks  *taskTable
 
+	locks     *containerLocks
 	leftovers leftovers
+	// node is the id of the agent's node, nil until a task told it. Restored is set when the agent has taken back the tasks it had.
+	node     atomic.Pointer[string]
+	restored atomic.Bool
+	// slowAt is when a look at a container to take back ran out of time, in nanoseconds since 1970.
+	slowAt atomic.Int64
 
 	// life ends with Shutdown; work counts the goroutines that live in it.
 	life context.Context
@@ -73,6 +80,7 @@ func New(parts Parts) *Driver {
 		logger:     parts.Logger,
 		events:     newEventQueue(),
 		tasks:      newTaskTable(),
+		locks:      newContainerLocks(),
 		life:       life,
 		end:        end,
 		config:     defaultPluginConfig(),
@@ -110,7 +118,9 @@ func (d *Driver) Init(context.Context) error { return nil }
 
 // Shutdown ends what the driver does in the background, and leaves the tasks running.
 func (d *Driver) Shutdown(ctx context.Context) error {
+	d.mu.Lock()
 	d.end()
+	d.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -129,6 +139,15 @@ func (d *Driver) Shutdown(ctx context.Context) error {
 	engine := d.engine
 	d.engine = nil
 	return engine.Close()
+}
+
+// background does work that Shutdown ends and waits for. After Shutdown it does nothing.
+func (d *Driver) background(work func()) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.life.Err() == nil {
+		d.work.Go(work)
+	}
 }
 
 var errNotConfigured = errors.New("the driver has no configuration yet")

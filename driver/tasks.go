@@ -34,6 +34,18 @@ func (t *taskTable) add(added *task) (kept *task, isNew bool) {
 	return added, true
 }
 
+// hasContainer says whether a container is one of a task's.
+func (t *taskTable) hasContainer(container string) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, task := range t.tasks {
+		if task.state.ContainerID == container {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *taskTable) remove(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -17,30 +17,37 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/driver"
 )
 
+const (
+	// execSetupTimeout bounds the making and the start of a command.
+	execSetupTimeout = 30 * time.Second
+	// daemonPatience is how long a command goes on unwatched while the daemon is away. It comes back within seconds, or it takes
+	// somebody to see to it.
+	daemonPatience = time.Minute
+	daemonRetry    = 200 * time.Millisecond
+)
+
 // Exec runs a command beside a container's process, as the same user in the same environment.
 func (e *Engine) Exec(ctx context.Context, id string, request driver.ExecRequest) (exit driver.Exit, err error) {
 	ctx = e.namespaced(ctx)
-	process, stdin, err := e.newExec(ctx, id, request)
+	setup, cancel := context.WithTimeout(ctx, execSetupTimeout)
+	defer cancel()
+	process, stdin, err := e.newExec(setup, id, request)
 	if err != nil {
 		return driver.Exit{}, err
 	}
-	defer func() { err = errors.Join(err, e.removeExec(ctx, process)) }()
+	defer func() { err = errors.Join(err, e.removeExec(ctx, process, err != nil)) }()
 	// The wait outlives ctx, whose end is answered by killing the command.
 	waiting, cancel := context.WithCancel(e.namespaced(context.WithoutCancel(ctx)))
 	defer cancel()
-	ended, err := process.Wait(waiting)
+	err = process.Start(setup)
 	if err != nil {
 		stdin.belongsTo(waiting, nil)
-		return driver.Exit{}, fmt.Errorf("wait for command: %w", explain(err))
-	}
-	err = process.Start(ctx)
-	stdin.belongsTo(waiting, process)
-	if err != nil {
 		return driver.Exit{}, explainStart(err)
 	}
+	stdin.belongsTo(waiting, process)
 	resizing := e.followSize(waiting, process, request)
 	defer func() { cancel(); <-resizing }()
-	status, err := awaitExec(ctx, waiting, process, ended)
+	status, err := awaitExec(ctx, waiting, process)
 	if err != nil {
 		return driver.Exit{}, err
 	}
@@ -113,9 +120,11 @@ func execID() (string, error) {
 }
 
 // awaitExec returns how the command ended, or kills it when ctx ends first.
-func awaitExec(
-	ctx, waiting context.Context, process containerd.Process, ended <-chan containerd.ExitStatus,
-) (containerd.ExitStatus, error) {
+func awaitExec(ctx, waiting context.Context, process containerd.Process) (containerd.ExitStatus, error) {
+	ended := make(chan containerd.ExitStatus, 1)
+	waiting, cancel := context.WithCancel(waiting)
+	defer cancel()
+	go func() { ended <- waitThroughRestarts(waiting, process) }()
 	select {
 	case status := <-ended:
 		return status, explain(status.Error())
@@ -132,6 +141,54 @@ func awaitExec(
 	case <-killing.Done():
 	}
 	return containerd.ExitStatus{}, cause
+}
+
+// waitThroughRestarts waits for the end of a process. A daemon that goes away takes neither the process nor its streams along,
+// which are the shim's, so the wait is taken up again when it is back.
+func waitThroughRestarts(ctx context.Context, process containerd.Process) (status containerd.ExitStatus) {
+	err := throughRestarts(ctx, func() error {
+		ended, err := process.Wait(ctx)
+		if err != nil {
+			return err
+		}
+		status = <-ended
+		return status.Error()
+	})
+	if err != nil {
+		return *containerd.NewExitStatus(containerd.UnknownExitStatus, time.Time{}, err)
+	}
+	return status
+}
+
+// throughRestarts calls again what failed because the daemon is away, within its patience.
+func throughRestarts(ctx context.Context, call func() error) error {
+	lost := time.Now()
+	for {
+		began := time.Now()
+		err := call()
+		if !errors.Is(explain(err), driver.ErrUnavailable) {
+			return err
+		}
+		if began.Sub(lost) > daemonPatience || !pause(ctx, daemonRetry) {
+			return err
+		}
+		if time.Since(began) > redialDelay {
+			// The daemon was there in between.
+			lost = time.Now()
+		}
+	}
+}
+
+// pause waits, and says whether ctx still goes on then.
+func pause(ctx context.Context, delay time.Duration) bool {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // drain waits until all output has been copied, within a bound.
@@ -151,9 +208,13 @@ func drain(process containerd.Process) {
 	}
 }
 
-func (e *Engine) removeExec(ctx context.Context, process containerd.Process) error {
+// removeExec removes an ended command, and kills one that failed to start or to be waited for, which may run all the same.
+func (e *Engine) removeExec(ctx context.Context, process containerd.Process, failed bool) error {
 	ctx, cancel := e.cleanup(ctx)
 	defer cancel()
+	if failed {
+		killExec(ctx, process)
+	}
 	_, err := process.Delete(ctx)
 	if err := ignoreAbsent(err); err != nil {
 		e.logger.Warn("cannot delete ended command", "exec_id", process.ID(), "error", err)
@@ -161,6 +222,17 @@ func (e *Engine) removeExec(ctx context.Context, process containerd.Process) err
 	io := process.IO()
 	io.Cancel()
 	return io.Close()
+}
+
+func killExec(ctx context.Context, process containerd.Process) {
+	ended, err := process.Wait(ctx)
+	if err != nil || process.Kill(ctx, syscall.SIGKILL) != nil {
+		return
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }
 
 // followSize passes the terminal's size on until ctx ends or no more sizes come. The returned channel is closed when it
@@ -234,6 +306,7 @@ func (i *execInput) Read(p []byte) (int, error) {
 		p[0] = endOfTransmission
 		return 1, nil
 	}
-	_ = i.process.CloseIO(i.ctx, containerd.WithStdinCloser)
+	// The command may wait for this end for ever. It goes unsaid only when the command has ended or nobody waits for it.
+	_ = throughRestarts(i.ctx, func() error { return i.process.CloseIO(i.ctx, containerd.WithStdinCloser) })
 	return 0, err
 }
