@@ -55,7 +55,9 @@ func (f *fakeEngine) LookupUser(context.Context, *Image, string, []string) (spec
 }
 
 func (f *fakeEngine) Create(_ context.Context, request ContainerRequest) (int, error) {
+	f.mu.Lock()
 	f.request = request
+	f.mu.Unlock()
 	return 42, f.call("create")
 }
 

@@ -34,6 +34,7 @@ var topology = &plugin.Topology{NodeIDs: []uint32{0}, Cores: []plugin.Core{{Core
 // wireRig drives the driver as an agent does: as a process of its own and over the wire, on a containerd of its own.
 type wireRig struct {
 	t      testing.TB
+	whole  testing.TB // the test that the daemon and the plugins belong to; t may be a part of it
 	daemon *harness.ContainerdDaemon
 	layout string
 	binary string
@@ -58,19 +59,27 @@ func newWireRigOf(t testing.TB, binary, extra string, images ...harness.BusyboxI
 		images = []harness.BusyboxImage{{Tag: "default:latest", Config: ocispec.ImageConfig{Entrypoint: []string{"/bin/sh", "-c"}}}}
 	}
 	r := &wireRig{
-		t: t, daemon: harness.Containerd(t), layout: harness.BusyboxLayout(t, images...),
+		t: t, whole: t, daemon: harness.Containerd(t), layout: harness.BusyboxLayout(t, images...),
 		binary: binary, node: randomName(t), extra: extra,
 	}
 	r.launch()
 	return r
 }
 
+// in is the rig for a part of its test. What plugin the part ends with is the rig's then.
+func (r *wireRig) in(t testing.TB) *wireRig {
+	part := *r
+	part.t = t
+	t.Cleanup(func() { r.plugin = part.plugin })
+	return &part
+}
+
 // launch starts the plugin and configures it, as an agent that starts does.
 func (r *wireRig) launch() {
 	r.t.Helper()
-	p, err := agent.Launch(agent.Options{Path: r.binary, Logger: testLogger(r.t)})
+	p, err := agent.Launch(agent.Options{Path: r.binary, Logger: testLogger(r.whole)})
 	must.NoError(r.t, err)
-	r.t.Cleanup(p.Close)
+	r.whole.Cleanup(p.Close)
 	schema, err := p.ConfigSchema(r.t.Context())
 	must.NoError(r.t, err)
 	config, err := agent.DecodeConfig(schema, fmt.Sprintf("%s\nenvironments = %q\ncontainerd {\n  address = %q\n}\n",

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
@@ -251,7 +250,3 @@ func (e *Engine) containerSpec(ctx context.Context, container containerd.Contain
 	}
 	return description, nil
 }
-
-// drainTimeout is how long the output of an ended command is waited for. What it left in the background may hold the
-// streams for ever.
-const drainTimeout = 2 * time.Second

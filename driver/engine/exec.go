@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,10 @@ const (
 	// somebody to see to it.
 	daemonPatience = time.Minute
 	daemonRetry    = 200 * time.Millisecond
+	// drainTimeout is how long the output of an ended command is waited for. What it left in the background may hold the
+	// streams for ever. drainQuiet is how long a terminal is silent when nothing is on its way any more.
+	drainTimeout = 2 * time.Second
+	drainQuiet   = 200 * time.Millisecond
 )
 
 // Exec runs a command beside a container's process, as the same user in the same environment.
@@ -31,7 +36,8 @@ func (e *Engine) Exec(ctx context.Context, id string, request driver.ExecRequest
 	ctx = e.namespaced(ctx)
 	setup, cancel := context.WithTimeout(ctx, execSetupTimeout)
 	defer cancel()
-	process, stdin, err := e.newExec(setup, id, request)
+	seen := &activity{}
+	process, stdin, err := e.newExec(setup, id, request, seen)
 	if err != nil {
 		return driver.Exit{}, err
 	}
@@ -51,12 +57,12 @@ func (e *Engine) Exec(ctx context.Context, id string, request driver.ExecRequest
 	if err != nil {
 		return driver.Exit{}, err
 	}
-	drain(process)
+	drain(process, request.TTY, seen)
 	return driver.Exit{Code: int(status.ExitCode()), At: status.ExitTime()}, nil
 }
 
 func (e *Engine) newExec(
-	ctx context.Context, id string, request driver.ExecRequest,
+	ctx context.Context, id string, request driver.ExecRequest, seen *activity,
 ) (containerd.Process, *execInput, error) {
 	container, err := e.client.LoadContainer(ctx, id)
 	if err != nil {
@@ -75,6 +81,7 @@ func (e *Engine) newExec(
 		return nil, nil, err
 	}
 	stdin := newExecInput(request)
+	request.Stdout, request.Stderr = seen.writer(request.Stdout), seen.writer(request.Stderr)
 	process, err := task.Exec(ctx, name, execProcess(description.Process, request), execIO(request, stdin))
 	if err != nil {
 		stdin.belongsTo(ctx, nil)
@@ -96,18 +103,11 @@ func execIO(request driver.ExecRequest, stdin *execInput) cio.Creator {
 	if request.Stdin != nil {
 		input = stdin
 	}
-	options := []cio.Opt{cio.WithStreams(input, orDiscard(request.Stdout), orDiscard(request.Stderr))}
+	options := []cio.Opt{cio.WithStreams(input, request.Stdout, request.Stderr)}
 	if request.TTY {
 		options = append(options, cio.WithTerminal)
 	}
 	return cio.NewCreator(options...)
-}
-
-func orDiscard(w io.Writer) io.Writer {
-	if w == nil {
-		return io.Discard
-	}
-	return w
 }
 
 // execID is a name that no other command in the container has.
@@ -191,21 +191,56 @@ func pause(ctx context.Context, delay time.Duration) bool {
 	}
 }
 
-// drain waits until all output has been copied, within a bound.
-func drain(process containerd.Process) {
+// drain waits until all output of an ended command has been copied, within a bound. What the command left in the background may
+// hold the streams open: with a terminal, of which the command was the leader, only what is on its way is waited for.
+func drain(process containerd.Process, tty bool, seen *activity) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		process.IO().Wait()
 	}()
-	timer := time.NewTimer(drainTimeout)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
+	limit := time.NewTimer(drainTimeout)
+	defer limit.Stop()
+	look := time.NewTicker(drainQuiet / 4)
+	defer look.Stop()
+	ended := time.Now()
+	for {
+		select {
+		case <-done:
+			return
+		case <-look.C:
+			if !tty || time.Since(ended) < drainQuiet || seen.since() < drainQuiet {
+				continue
+			}
+		case <-limit.C:
+		}
 		process.IO().Cancel()
 		<-done
+		return
 	}
+}
+
+// activity knows when something was last written.
+type activity struct{ last atomic.Int64 }
+
+func (a *activity) since() time.Duration { return time.Since(time.Unix(0, a.last.Load())) }
+
+// writer is w, watched.
+func (a *activity) writer(w io.Writer) io.Writer {
+	if w == nil {
+		w = io.Discard
+	}
+	return watchedWriter{to: w, seen: a}
+}
+
+type watchedWriter struct {
+	to   io.Writer
+	seen *activity
+}
+
+func (w watchedWriter) Write(p []byte) (int, error) {
+	w.seen.last.Store(time.Now().UnixNano())
+	return w.to.Write(p)
 }
 
 // removeExec removes an ended command, and kills one that failed to start or to be waited for, which may run all the same.
