@@ -173,9 +173,9 @@ func TestDestroyTask_keepsTheContainerForAWhile(t *testing.T) {
 	d.config.GC.containerDelay = 20 * time.Millisecond
 	must.NoError(t, d.DestroyTask(t.Context(), "t", true))
 	called := engine.called()
-	must.SliceLen(t, 2, called)
-	test.Eq(t, "stop", called[0])
-	test.True(t, strings.HasPrefix(called[1], "relabel "+containerID("t")+" map["+labelRemoveAfter+":"), test.Sprint(called[1]))
+	must.SliceLen(t, 3, called)
+	test.Eq(t, []string{"inspect", "stop"}, called[:2])
+	test.True(t, strings.HasPrefix(called[2], "relabel "+containerID("t")+" map["+labelRemoveAfter+":"), test.Sprint(called[2]))
 	d.work.Wait()
 	test.True(t, removed(engine))
 }

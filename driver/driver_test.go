@@ -168,8 +168,8 @@ func TestDestroyTask_keepsTheContainerWhenAskedTo(t *testing.T) {
 		gc   bool
 		want []string
 	}{
-		{true, []string{"remove"}},
-		{false, []string{"stop", "relabel " + containerID("unknown") + " map[nomad-promptflow/kept:true]"}},
+		{true, []string{"inspect", "remove"}},
+		{false, []string{"inspect", "stop", "relabel " + containerID("unknown") + " map[nomad-promptflow/kept:true]"}},
 	} {
 		d, engine := newTestDriver(t)
 		d.config.GC.Container = c.gc

@@ -213,30 +213,39 @@ func (d *Driver) DestroyTask(ctx context.Context, id string, force bool) error {
 	if known && !force && !task.hasEnded() {
 		return fmt.Errorf("destroy task %s: it still runs", id)
 	}
-	if err := d.giveUpContainer(ctx, id, task); err != nil {
+	if err := d.giveUp(ctx, id, task); err != nil {
 		d.logger.Error("cannot remove container of task", "task_id", id, "error", err)
 		d.leftovers.add(containerID(id), leftover{taskID: id})
 		return fmt.Errorf("destroy task %s: %w", id, err)
 	}
-	if !known {
-		return nil
+	if known {
+		task.destroy()
+		d.tasks.remove(id)
 	}
-	task.destroy()
-	d.tasks.remove(id)
-	return removeFiles(task.state.FilesDir)
+	return nil
 }
 
-// giveUpContainer removes the container of a task, or only its process where the operator wants to keep its files. The task is nil when
-// it is not known.
-func (d *Driver) giveUpContainer(ctx context.Context, taskID string, task *task) error {
+// giveUp removes what there is of a task, which is nil when it is not known.
+func (d *Driver) giveUp(ctx context.Context, taskID string, task *task) error {
 	engine, config, err := d.current()
 	if err != nil {
 		return err
 	}
-	id, files := containerID(taskID), ""
+	id := containerID(taskID)
+	files := ""
 	if task != nil {
 		files = task.state.FilesDir
+	} else if container, err := engine.Inspect(ctx, id); err == nil {
+		files = filesOf(id, container.Labels)
 	}
+	if err := d.giveUpContainer(ctx, engine, config, id, files); err != nil {
+		return err
+	}
+	return removeFiles(files)
+}
+
+// giveUpContainer removes a container, or only its process where the operator wants to keep what the task wrote.
+func (d *Driver) giveUpContainer(ctx context.Context, engine Engine, config PluginConfig, id, files string) error {
 	if config.GC.Container && config.GC.containerDelay == 0 {
 		return engine.Remove(ctx, id)
 	}
@@ -246,7 +255,7 @@ func (d *Driver) giveUpContainer(ctx context.Context, taskID string, task *task)
 	if config.GC.Container {
 		return d.removeAfter(ctx, engine, id, files, time.Now().Add(config.GC.containerDelay))
 	}
-	err = engine.Relabel(ctx, id, map[string]string{labelKept: "true"})
+	err := engine.Relabel(ctx, id, map[string]string{labelKept: "true"})
 	if errors.Is(err, ErrNoContainer) {
 		return nil
 	}
