@@ -11,6 +11,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -151,7 +152,8 @@ func conformContainerAlreadyExists(t *testing.T, r *wireRig) {
 	r.destroy(task)
 }
 
-// What a start that was cut off left behind does not keep the task from being started: a snapshot, a lease, a record.
+// What a start that was cut off left behind does not keep the task from being started: a record, a process that was not started yet,
+// a snapshot.
 func conformCreationIdempotent(t *testing.T, r *wireRig) {
 	task := r.shell("exit 0")
 	r.start(task)
@@ -163,11 +165,17 @@ func conformCreationIdempotent(t *testing.T, r *wireRig) {
 	r.wait(task)
 	r.destroy(task)
 
-	_, err = r.client().NewContainer(r.ctx(), id, containerd.WithNewSnapshot(id, image), containerd.WithNewSpec(oci.WithImageConfig(image)))
-	must.NoError(t, err)
-	r.start(task)
-	test.Eq(t, 0, r.wait(task).ExitCode)
-	r.destroy(task)
+	for _, made := range []bool{false, true} {
+		container, err := r.client().NewContainer(r.ctx(), id, containerd.WithNewSnapshot(id, image), containerd.WithNewSpec(oci.WithImageConfig(image)))
+		must.NoError(t, err)
+		if made {
+			_, err = container.NewTask(r.ctx(), cio.NullIO)
+			must.NoError(t, err)
+		}
+		r.start(task)
+		test.Eq(t, 0, r.wait(task).ExitCode)
+		r.destroy(task)
+	}
 
 	leased, done, err := r.client().WithLease(r.ctx())
 	must.NoError(t, err)

@@ -103,7 +103,7 @@ func execIO(request driver.ExecRequest, stdin *execInput) cio.Creator {
 	if request.Stdin != nil {
 		input = stdin
 	}
-	options := []cio.Opt{cio.WithStreams(input, request.Stdout, request.Stderr)}
+	options := []cio.Opt{cio.WithStreams(input, request.Stdout, request.Stderr), cio.WithFIFODir(pipesDir())}
 	if request.TTY {
 		options = append(options, cio.WithTerminal)
 	}
