@@ -8,7 +8,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -35,9 +34,6 @@ type taskState struct {
 	// Runtime is the shim's full name.
 	Runtime string `codec:"runtime"`
 }
-
-// onNodesKernel says whether the container's processes are the node's own, and not those of a sandbox or a virtual machine.
-func (s taskState) onNodesKernel() bool { return strings.HasPrefix(s.Runtime, "io.containerd.runc.") }
 
 func (s taskState) encode() ([]byte, error) {
 	s.Version = stateVersion

@@ -52,7 +52,7 @@ func (d *Driver) TaskStats(
 // usage reads the cgroup's files where the container runs on the node's own kernel. A shim would read the same files, at five
 // times the cost. What other runtimes count only their shims know.
 func (d *Driver) usage(ctx context.Context, task *task) (*Usage, error) {
-	if task.state.onNodesKernel() {
+	if sharesKernel(task.state.Runtime) {
 		if usage, err := hostCgroups().usage(task.state.CgroupsPath); err == nil && usage.CPUTotal != nil && usage.MemoryUsage != nil {
 			return usage, nil
 		}
