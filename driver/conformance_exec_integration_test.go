@@ -99,6 +99,7 @@ func TestConformance_ExecTaskStreaming(t *testing.T) {
 
 // An exec that has nothing to say stays open: the client's heartbeats are no input.
 func TestExecTaskStreaming_heartbeat(t *testing.T) {
+	t.Parallel()
 	r := newWireRig(t, "")
 	task := r.shell("echo ready; sleep 1000")
 	r.start(task)

