@@ -1,6 +1,8 @@
 package driver_test
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,10 +18,18 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/plugin/agent"
 )
 
-// fingerprint listens as the agent does for as long as the plugin lives. The reports are dropped.
+// fingerprint listens as the agent does for as long as the plugin lives, and returns when it has heard the first.
 func (r *wireRig) fingerprint() {
 	r.t.Helper()
-	go func() { _ = r.plugin.Fingerprint(r.t.Context(), func(plugin.Fingerprint) {}) }()
+	first := make(chan struct{})
+	heard := sync.OnceFunc(func() { close(first) })
+	listening := r.plugin
+	go func() { _ = listening.Fingerprint(r.t.Context(), func(plugin.Fingerprint) { heard() }) }()
+	select {
+	case <-first:
+	case <-time.After(bound):
+		r.t.Fatal("no fingerprint came")
+	}
 }
 
 // eager is a configuration that collects dangling containers as soon as it can.
@@ -163,10 +173,10 @@ func TestDangling_recoveredTasksStay(t *testing.T) {
 	dangling := r.abandon(r.shell("sleep 1000"))
 	must.NoError(t, r.plugin.Kill())
 	r.launch()
+	r.fingerprint()
 	must.NoError(t, r.plugin.RecoverTask(t.Context(), recovered.restored()))
 	waited := make(chan struct{})
 	go func() { defer close(waited); _, _ = r.plugin.WaitTask(t.Context(), recovered.ID) }()
-	r.fingerprint()
 	eventually(t, "the dangling container is removed", func() bool { return r.gone(dangling) })
 	status, err := r.plugin.InspectTask(t.Context(), recovered.ID)
 	must.NoError(t, err)
@@ -193,5 +203,42 @@ func TestGC_containerDelay(t *testing.T) {
 	r.launch()
 	r.fingerprint()
 	eventually(t, "the next plugin removes it when it is time", func() bool { return r.gone(containers[1]) })
+	r.requireNothingLeft()
+}
+
+// The agent is killed and another finds the plugin again. It knows one of the two tasks; of the other it had not written down that
+// it started. The plugin knows both.
+func TestDangling_tasksThatTheNextAgentDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	r := newWireRig(t, eager(""))
+	first, die := context.WithCancel(t.Context())
+	listening := make(chan error, 1)
+	go func() { listening <- r.plugin.Fingerprint(first, func(plugin.Fingerprint) {}) }()
+	known, lost := r.shell("sleep 1000"), r.shell("sleep 1000")
+	r.start(known)
+	r.start(lost)
+	container := r.inspectContainer(lost)
+	waited := make(chan error, 1)
+	go func() { _, err := r.plugin.WaitTask(first, known.ID); waited <- err }()
+	die()
+	test.ErrorIs(t, <-listening, context.Canceled)
+	test.ErrorIs(t, <-waited, context.Canceled)
+
+	again, err := agent.Reattach(r.plugin.ReattachConfig(), testLogger(t))
+	must.NoError(t, err)
+	must.NoError(t, again.Init(t.Context()))
+	r.plugin = again
+	r.fingerprint()
+	must.NoError(t, again.RecoverTask(t.Context(), known.restored()))
+	done := make(chan struct{})
+	go func() { defer close(done); _, _ = again.WaitTask(t.Context(), known.ID) }()
+	eventually(t, "the task that nobody wants is removed", func() bool { return r.gone(container) })
+	_, err = again.InspectTask(t.Context(), lost.ID)
+	test.ErrorIs(t, err, plugin.ErrTaskNotFound)
+	status, err := again.InspectTask(t.Context(), known.ID)
+	must.NoError(t, err)
+	test.Eq(t, plugin.TaskRunning, status.State)
+	r.destroy(known)
+	<-done
 	r.requireNothingLeft()
 }

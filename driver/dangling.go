@@ -17,13 +17,30 @@ import (
 // fingerprint: a plugin that an agent launches to check its configuration, or one whose agent died and was replaced, removes
 // nothing. It begins after the agent has started or waited for a task: an agent does that only after it has taken
 // back all it had. And a container goes only after it was there, unknown, for the whole grace.
+//
+// A task that this plugin knows may be unknown to the agent, one that died before it had written down that the task had
+// started: such a task is nobody's too. An agent waits for every task it has.
 type collector struct {
-	driver *Driver
+	driver  *Driver
+	session int64
 
 	busy    atomic.Bool
 	resumed bool                 // the removals that an earlier plugin had put off are scheduled
 	passed  time.Time            // when it last looked
 	unknown map[string]time.Time // since when a container is known to be nobody's
+}
+
+func newCollector(d *Driver) *collector { return &collector{driver: d, session: d.session.Add(1)} }
+
+// claim notes that the agent has named a task.
+func (d *Driver) claim(task *task) { task.session.Store(d.session.Load()) }
+
+// restored says whether the agent has taken back all tasks it had.
+func (c *collector) restored() bool { return c.driver.restored.Load() >= c.session }
+
+// wanted says whether the agent has a task of which the driver knows.
+func (c *collector) wanted(task *task) bool {
+	return task.waiters.Load() > 0 || task.session.Load() >= c.session
 }
 
 // next looks, if it is time. It does not wait for what it begins; ctx is that of the fingerprint.
@@ -50,7 +67,7 @@ func (c *collector) pass(ctx context.Context, now time.Time) {
 		return
 	}
 	c.resume(found)
-	if !config.GC.DanglingContainers.Enabled || !c.driver.restored.Load() {
+	if !config.GC.DanglingContainers.Enabled || !c.restored() {
 		return
 	}
 	c.passed = now
@@ -62,7 +79,7 @@ func (c *collector) due(config DanglingConfig, now time.Time) bool {
 	if !c.resumed {
 		return true
 	}
-	return config.Enabled && c.driver.restored.Load() && (c.passed.IsZero() || now.Sub(c.passed) >= config.period)
+	return config.Enabled && c.restored() && (c.passed.IsZero() || now.Sub(c.passed) >= config.period)
 }
 
 // resume schedules the removals that an earlier plugin had put off. That plugin decided on them, so this needs no grace.
@@ -110,7 +127,10 @@ func (c *collector) dangles(remains Remains, config PluginConfig) bool {
 	if remains.Labels[labelKept] != "" && !config.GC.Container {
 		return false
 	}
-	return !c.driver.tasks.hasContainer(remains.ID) && !c.driver.leftovers.has(remains.ID)
+	if task := c.driver.tasks.ofContainer(remains.ID); task != nil && c.wanted(task) {
+		return false
+	}
+	return !c.driver.leftovers.has(remains.ID)
 }
 
 // remove removes a container, unless a task of it is being started or destroyed right now.
@@ -120,8 +140,13 @@ func (c *collector) remove(ctx context.Context, remains Remains) {
 		return
 	}
 	defer unlock()
-	if ctx.Err() != nil || c.driver.tasks.hasContainer(remains.ID) {
+	task := c.driver.tasks.ofContainer(remains.ID)
+	if ctx.Err() != nil || (task != nil && c.wanted(task)) {
 		return
+	}
+	if task != nil {
+		task.destroy()
+		c.driver.tasks.remove(task.id)
 	}
 	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()

@@ -23,10 +23,11 @@ func newTestCollector(t *testing.T, remains ...Remains) (*collector, *Driver, *f
 	t.Helper()
 	d, engine := newTestDriver(t)
 	d.config.GC.DanglingContainers = DanglingConfig{Enabled: true, period: time.Minute, creationGrace: 5 * time.Minute}
-	d.restored.Store(true)
 	d.node.Store(new(testNode))
 	engine.remains = remains
-	return &collector{driver: d}, d, engine
+	c := newCollector(d)
+	d.restored.Store(d.session.Load())
+	return c, d, engine
 }
 
 // marked are remains that this node made an hour ago, with more labels.
@@ -39,6 +40,53 @@ func marked(id string, labels ...string) Remains {
 }
 
 func removed(engine *fakeEngine) bool { return slices.Contains(engine.called(), "remove") }
+
+// addTask gives the driver a task that the agent knows too.
+func addTask(d *Driver, container string) *task {
+	added, _ := d.tasks.add(newTask(&plugin.TaskConfig{ID: "t"}, taskState{ContainerID: container}))
+	d.claim(added)
+	return added
+}
+
+// The agent died before it had written down that the task had started. The one that follows does not know it.
+func TestDangling_takesTasksThatOnlyTheDriverKnows(t *testing.T) {
+	t.Parallel()
+	_, d, engine := newTestCollector(t, marked("pf-1"))
+	orphan := addTask(d, "pf-1")
+	next := newCollector(d)
+	now := time.Now()
+	next.pass(t.Context(), now)
+	next.pass(t.Context(), now.Add(6*time.Minute))
+	must.False(t, removed(engine), must.Sprint("the next agent may still be taking its tasks back"))
+
+	d.restored.Store(d.session.Load())
+	orphan.waiters.Add(1)
+	next.pass(t.Context(), now.Add(7*time.Minute))
+	next.pass(t.Context(), now.Add(13*time.Minute))
+	must.False(t, removed(engine), must.Sprint("somebody waits for it"))
+	orphan.waiters.Add(-1)
+	next.pass(t.Context(), now.Add(14*time.Minute))
+	next.pass(t.Context(), now.Add(20*time.Minute))
+	test.True(t, removed(engine))
+	_, known := d.tasks.get("t")
+	test.False(t, known)
+}
+
+func TestDangling_leavesTasksThatTheNextAgentNames(t *testing.T) {
+	t.Parallel()
+	_, d, engine := newTestCollector(t, marked("pf-1"))
+	kept := addTask(d, "pf-1")
+	state, err := kept.state.encode()
+	must.NoError(t, err)
+	next := newCollector(d)
+	must.NoError(t, d.RecoverTask(t.Context(), &plugin.TaskHandle{
+		Config: &plugin.TaskConfig{ID: "t", NodeID: testNode}, DriverState: state,
+	}))
+	d.restored.Store(d.session.Load())
+	next.pass(t.Context(), time.Now())
+	next.pass(t.Context(), time.Now().Add(6*time.Minute))
+	test.False(t, removed(engine))
+}
 
 func TestDangling_goesAfterTheGrace(t *testing.T) {
 	t.Parallel()
@@ -72,8 +120,7 @@ func TestDangling_countsOnlyTimeWithoutATask(t *testing.T) {
 	c, d, engine := newTestCollector(t, marked("pf-1"))
 	now := time.Now()
 	c.pass(t.Context(), now)
-	known := newTask(&plugin.TaskConfig{ID: "t"}, taskState{ContainerID: "pf-1"})
-	d.tasks.add(known)
+	addTask(d, "pf-1")
 	c.pass(t.Context(), now.Add(6*time.Minute))
 	d.tasks.remove("t")
 	c.pass(t.Context(), now.Add(7*time.Minute))
@@ -99,10 +146,10 @@ func TestDangling_leavesEverythingElse(t *testing.T) {
 			must.True(t, ok)
 		}},
 		{"node not known yet", marked("pf-1"), func(d *Driver) { d.node.Store(nil) }},
-		{"agent may still have tasks to take back", marked("pf-1"), func(d *Driver) { d.restored.Store(false) }},
+		{"agent may still have tasks to take back", marked("pf-1"), func(d *Driver) { d.restored.Store(0) }},
 		{"switched off", marked("pf-1"), func(d *Driver) { d.config.GC.DanglingContainers.Enabled = false }},
 		{"a task's", marked("pf-1"), func(d *Driver) {
-			d.tasks.add(newTask(&plugin.TaskConfig{ID: "t"}, taskState{ContainerID: "pf-1"}))
+			addTask(d, "pf-1")
 		}},
 	} {
 		c, d, engine := newTestCollector(t, tc.remains)
@@ -161,7 +208,7 @@ func TestRemovals_resumedByTheNextPlugin(t *testing.T) {
 	t.Parallel()
 	over := marked("pf-1", labelNode, "another", labelRemoveAfter, time.Now().Add(-time.Second).Format(time.RFC3339))
 	c, d, engine := newTestCollector(t, over)
-	d.restored.Store(false)
+	d.restored.Store(0)
 	c.pass(t.Context(), time.Now())
 	d.work.Wait()
 	test.True(t, removed(engine), test.Sprint("whoever decided on it is gone, so anyone may"))

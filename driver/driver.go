@@ -52,9 +52,11 @@ type Driver struct {
 
 	locks     *containerLocks
 	leftovers leftovers
-	// node is the id of the agent's node, nil until a task told it. Restored is set when the agent has taken back the tasks it had.
-	node     atomic.Pointer[string]
-	restored atomic.Bool
+	// node is the id of the agent's node, nil until a task told it.
+	node atomic.Pointer[string]
+	// session counts the agent's fingerprint streams, each of which is an agent's life as far as can be told. Restored is the last
+	// session in which the agent had taken back all tasks it had.
+	session, restored atomic.Int64
 	// slowAt is when a look at a container to take back ran out of time, in nanoseconds since 1970.
 	slowAt atomic.Int64
 

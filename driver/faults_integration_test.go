@@ -74,6 +74,28 @@ func TestContainerdKilled_whileATaskStarts(t *testing.T) {
 	}
 }
 
+// The agent dies while a task starts. The start ends with it, whole or not at all.
+func TestStartTask_agentLeavesInTheMiddle(t *testing.T) {
+	r := newRig(t)
+	warm := r.shell("true")
+	began := time.Now()
+	r.start(warm)
+	whole := time.Since(began)
+	r.wait(warm)
+	r.destroy(warm)
+	for i := range 6 {
+		task := r.shell("sleep 1000")
+		// Not a wait for something, but the place where the agent leaves.
+		ctx, cancel := context.WithTimeout(t.Context(), whole*time.Duration(i)/6)
+		_, err := r.driver.StartTask(ctx, task.TaskConfig)
+		cancel()
+		if err == nil {
+			r.destroy(task)
+		}
+		requireNothingLeft(r, task)
+	}
+}
+
 func TestContainerdKilled_whileATaskStops(t *testing.T) {
 	r := newRig(t)
 	task := r.shell(`trap 'echo asked; while [ ! -e /local/go ]; do sleep 0.02; done; exit 8' TERM; echo ready; while :; do sleep 0.05; done`)

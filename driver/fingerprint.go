@@ -23,7 +23,7 @@ const (
 // Fingerprint reports the node at once, at every change, and every 30 seconds, until ctx ends.
 func (d *Driver) Fingerprint(ctx context.Context, send func(plugin.Fingerprint) error) error {
 	var report reporter
-	remains := &collector{driver: d}
+	remains := newCollector(d)
 	for ctx.Err() == nil && d.life.Err() == nil {
 		d.mu.RLock()
 		configured := d.configured

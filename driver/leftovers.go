@@ -108,7 +108,7 @@ func (d *Driver) removeLeftover(ctx context.Context, container string, left left
 		return err
 	}
 	defer unlock()
-	if d.tasks.hasContainer(container) {
+	if d.tasks.ofContainer(container) != nil {
 		return nil // it was started again meanwhile
 	}
 	return d.removeWhole(ctx, container, left.files)

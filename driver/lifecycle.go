@@ -85,11 +85,14 @@ func (d *Driver) exitResult(task *task, exit Exit) plugin.ExitResult {
 
 // WaitTask returns when the task has ended.
 func (d *Driver) WaitTask(ctx context.Context, id string) (*plugin.ExitResult, error) {
-	d.restored.Store(true)
+	d.restored.Store(d.session.Load())
 	task, ok := d.tasks.get(id)
 	if !ok {
 		return nil, plugin.ErrTaskNotFound
 	}
+	d.claim(task)
+	task.waiters.Add(1)
+	defer task.waiters.Add(-1)
 	select {
 	case <-task.ended:
 	case <-task.gone.Done():

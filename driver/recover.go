@@ -17,7 +17,8 @@ func (d *Driver) RecoverTask(ctx context.Context, handle *plugin.TaskHandle) err
 		return errors.New("recover task: the handle is empty")
 	}
 	d.onNode(handle.Config)
-	if _, known := d.tasks.get(handle.Config.ID); known {
+	if task, known := d.tasks.get(handle.Config.ID); known {
+		d.claim(task)
 		return nil
 	}
 	state, err := decodeState(handle.DriverState)
@@ -39,7 +40,9 @@ func (d *Driver) RecoverTask(ctx context.Context, handle *plugin.TaskHandle) err
 	if err := d.lookAgain(ctx, engine, recovered); err != nil {
 		return fmt.Errorf("recover task %s: %w", handle.Config.ID, err)
 	}
-	if kept, isNew := d.tasks.add(recovered); isNew && !kept.hasEnded() {
+	kept, isNew := d.tasks.add(recovered)
+	d.claim(kept)
+	if isNew && !kept.hasEnded() {
 		d.watch(kept)
 	}
 	return nil

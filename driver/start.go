@@ -29,7 +29,7 @@ func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plu
 	if err != nil {
 		return nil, err
 	}
-	d.restored.Store(true)
+	d.restored.Store(d.session.Load())
 	d.onNode(config)
 	unlock, err := d.lockForStart(ctx, containerID(config.ID))
 	if err != nil {
@@ -113,7 +113,9 @@ func (d *Driver) started(task *task, err error) (*plugin.StartedTask, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kept, isNew := d.tasks.add(task); isNew {
+	kept, isNew := d.tasks.add(task)
+	d.claim(kept)
+	if isNew {
 		d.watch(kept)
 	}
 	return &plugin.StartedTask{DriverState: encoded}, nil
