@@ -2,240 +2,243 @@ package driver_test
 
 import (
 	"context"
-	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/hashicorp/go-hclog"
+	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/shoenig/test"
 	"github.com/shoenig/test/must"
 
-	"github.com/nomad-promptflow/nomad-promptflow/driver"
-	"github.com/nomad-promptflow/nomad-promptflow/driver/engine"
-	"github.com/nomad-promptflow/nomad-promptflow/e2e/harness"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
+	"github.com/nomad-promptflow/nomad-promptflow/plugin/agent"
 )
 
-const keepNothing = "gc {\nimage_delay = \"0s\"\n}\n"
-
-// sleeper is an image task that runs until it is stopped.
-func sleeper(image string) string {
-	return imageTask(image, `entrypoint = ["/bin/sleep"]`, `args = ["1000"]`)
-}
-
-func (m *machine) has(t *testing.T, image string) bool {
-	t.Helper()
-	for _, name := range m.images(t) {
-		if name == image {
-			return true
-		}
+// fingerprint listens as the agent does for as long as the plugin lives, and returns when it has heard the first.
+func (r *wireRig) fingerprint() {
+	r.t.Helper()
+	first := make(chan struct{})
+	heard := sync.OnceFunc(func() { close(first) })
+	listening := r.plugin
+	go func() { _ = listening.Fingerprint(r.t.Context(), func(plugin.Fingerprint) { heard() }) }()
+	select {
+	case <-first:
+	case <-time.After(bound):
+		r.t.Fatal("no fingerprint came")
 	}
-	return false
 }
 
-// seen lets the plugin see its node, as an agent does when it begins.
-func (n *node) seen() {
-	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), bound)
-	defer cancel()
-	_ = n.Fingerprint(ctx, func(f plugin.Fingerprint) {
-		if f.Health == plugin.Healthy {
-			cancel()
-		}
-	})
-	must.ErrorIs(n.t, ctx.Err(), context.Canceled, must.Sprint("the node is not healthy"))
+// eager is a configuration that collects dangling containers as soon as it can.
+func eager(more string) string {
+	return "gc {\n" + more + `
+  dangling_containers {
+    period         = "1s"
+    creation_grace = "1s"
+  }
+}`
 }
 
-func TestConformance_EnableImageGC(t *testing.T) {
-	m := newMachine(t)
-	hub := newHub(t, harness.RegistryOptions{}, says("1", "one"), says("2", "two"))
-	n := m.launch(t, keepNothing)
-	empty := m.holdings(t)
-	one, two := hub.Image("team/image:1"), hub.Image("team/image:2")
-
-	t.Run("Pull_Remove", func(t *testing.T) {
-		first, second := n.task(sleeper(one)), n.task(sleeper(one))
-		must.NoError(t, first.start())
-		must.NoError(t, second.start())
-		first.destroy()
-		n.task(imageTask(two)).runs("two")
-		eventually(t, "the other image is gone", func() bool { return !m.has(t, two) })
-		test.True(t, m.has(t, one), test.Sprint("a task still uses it"))
-		second.destroy()
-		eventually(t, "everything of both is gone", func() bool { return len(m.holdings(t)) == len(empty) })
-		test.Eq(t, empty, m.holdings(t))
-	})
-	t.Run("environments are images too", func(t *testing.T) {
-		n.task("args = [\"echo hello\"]").runs("hello")
-		eventually(t, "everything of it is gone", func() bool { return len(m.holdings(t)) == 0 })
-		archive := harness.DockerArchive(t, harness.BusyboxLayout(t, says("x:1", "loaded")))
-		n.task(`load = "image.tar"`).file("web/local/image.tar", archive).runs("loaded")
-		eventually(t, "everything of it is gone", func() bool { return len(m.holdings(t)) == 0 })
-	})
-	t.Run("start that fails", func(t *testing.T) {
-		task := n.task(imageTask(one, `entrypoint = ["/nowhere"]`))
-		must.ErrorContains(t, task.start(), "the command is not in the image")
-		eventually(t, "everything of it is gone", func() bool { return len(m.holdings(t)) == 0 })
-	})
-	t.Run("images of others", func(t *testing.T) {
-		ctx := namespaces.WithNamespace(t.Context(), "nomad")
-		_, err := m.daemon.Client("nomad").Pull(ctx, one, containerd.WithPullUnpack, containerd.WithResolver(docker.NewResolver(
-			docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost))})))
-		must.NoError(t, err)
-		n.task(imageTask(one)).runs("one")
-		n.task(imageTask(one, `image_pull_policy = "always"`)).runs("one")
-		n.task(imageTask(two)).runs("two")
-		eventually(t, "our image is gone", func() bool { return !m.has(t, two) })
-		test.True(t, m.has(t, one), test.Sprint("it is not ours to remove"))
-	})
+// gone says whether containerd has the container no more.
+func (r *wireRig) gone(container containerd.Container) bool {
+	r.t.Helper()
+	_, err := r.client().ContainerService().Get(r.ctx(), container.ID())
+	return err != nil
 }
 
-func TestConformance_Remove_Cancel(t *testing.T) {
-	m := newMachine(t)
-	hub := newHub(t, harness.RegistryOptions{}, says("1", "one"), says("2", "two"))
-	f := newFront(t, hub)
-	n := m.launch(t, "gc {\nimage_delay = \"2s\"\n}\n")
-	one, two := f.Host+"/team/image:1", f.Host+"/team/image:2"
-	n.task(imageTask(one)).runs("one")
-	n.task(imageTask(two)).runs("two")
-	task := n.task(sleeper(one))
-	must.NoError(t, task.start())
-	eventually(t, "what nobody came back for is gone", func() bool { return !m.has(t, two) })
-	test.True(t, m.has(t, one))
-	asked := f.manifests.Load()
-	task.destroy()
-	n.task(imageTask(one)).runs("one")
-	test.Eq(t, asked, f.manifests.Load(), test.Sprint("within the delay it is still here"))
-	eventually(t, "it goes after its last task", func() bool { return !m.has(t, one) })
+// abandon starts a task of which the next plugin is not told.
+func (r *wireRig) abandon(task *wireTask) containerd.Container {
+	r.t.Helper()
+	r.start(task)
+	return r.inspectContainer(task)
 }
 
-func TestConformance_DisableImageGC(t *testing.T) {
-	m := newMachine(t)
-	hub := newHub(t, harness.RegistryOptions{}, says("1", "one"), says("2", "two"))
-	one, two := hub.Image("team/image:1"), hub.Image("team/image:2")
-	off := m.launch(t, "gc {\nimage = false\nimage_delay = \"0s\"\n}\n")
-	off.task(imageTask(one)).runs("one")
-	off.seen()
-
-	// Another driver that does collect shows that there was time enough, and that what was kept is found and goes.
-	off.task(imageTask(two)).runs("two")
-	test.True(t, m.has(t, one) && m.has(t, two))
-	on := m.launch(t, keepNothing)
-	on.seen()
-	eventually(t, "both are gone", func() bool { return len(m.images(t)) == 0 })
+// nextPlugin kills the plugin and starts another, which an agent listens to and which starts a task.
+func (r *wireRig) nextPlugin() *wireTask {
+	r.t.Helper()
+	must.NoError(r.t, r.plugin.Kill())
+	r.launch()
+	r.fingerprint()
+	task := r.shell("sleep 1000")
+	r.start(task)
+	return task
 }
 
-// What only tasks used that ended while no driver was there is found again, and what running tasks use stays.
-func TestConformance_imageGC_survivesTheDriver(t *testing.T) {
-	m := newMachine(t)
-	hub := newHub(t, harness.RegistryOptions{}, says("1", "one"), says("2", "two"), says("3", "three"))
-	first := m.launch(t, "")
-	running, gone := first.task(sleeper(hub.Image("team/image:1"))), first.task(imageTask(hub.Image("team/image:2")))
-	handle, _, err := first.StartTask(t.Context(), running.TaskConfig)
+func TestConformance_CleanupContainer(t *testing.T) {
+	r := newWireRig(t, "")
+	task := r.shell("exit 0")
+	r.start(task)
+	r.wait(task)
+	container := r.inspectContainer(task)
+	r.destroy(task)
+	test.True(t, r.gone(container))
+	r.requireNothingLeft()
+}
+
+func TestConformance_GC_Container_on(t *testing.T) {
+	r := newWireRig(t, "gc {\n  container = true\n}")
+	task := r.shell("sleep 1000")
+	r.start(task)
+	r.destroy(task)
+	r.requireNothingLeft()
+}
+
+// A container that is kept stays also when dangling ones are collected, of which there is one to see that they are.
+func TestConformance_GC_Container_off(t *testing.T) {
+	t.Parallel()
+	r := newWireRig(t, eager("container = false"))
+	task := r.shell("echo kept > /trace; sleep 1000")
+	r.start(task)
+	kept := r.inspectContainer(task)
+	r.destroy(task)
+	dangling := r.abandon(r.shell("sleep 1000"))
+	r.nextPlugin()
+	eventually(t, "the dangling container is removed", func() bool { return r.gone(dangling) })
+	info, err := kept.Info(r.ctx())
+	must.NoError(t, err, must.Sprint("it stays for a look"))
+	_, err = r.client().SnapshotService("overlayfs").Stat(r.ctx(), info.SnapshotKey)
 	must.NoError(t, err)
-	_, _, err = first.StartTask(t.Context(), gone.TaskConfig)
+	_, err = kept.Task(r.ctx(), nil)
+	test.Error(t, err, test.Sprint("and has no process"))
+}
+
+func TestConformance_DanglingContainerRemoval_normal(t *testing.T) {
+	t.Parallel()
+	r := newWireRig(t, eager(""))
+	dangling := r.abandon(r.shell("sleep 1000"))
+	others := r.abandon(r.shell("sleep 1000", func(c *agent.AllocConfig) { c.NodeID = "another node" }))
+	info, err := dangling.Info(r.ctx())
 	must.NoError(t, err)
-	must.NoError(t, first.DestroyTask(t.Context(), gone.ID, true))
-	must.NoError(t, first.Kill())
+	image, err := r.client().GetImage(r.ctx(), info.Image)
+	must.NoError(t, err)
+	_, err = r.client().NewContainer(r.ctx(), "pf-not-ours", containerd.WithNewSnapshot("pf-not-ours", image), containerd.WithNewSpec(oci.WithImageConfig(image)))
+	must.NoError(t, err)
+	elsewhere := namespaces.WithNamespace(t.Context(), "elsewhere")
+	_, err = r.client().NewContainer(elsewhere, "pf-elsewhere", containerd.WithNewSpec(), containerd.WithContainerLabels(info.Labels))
+	must.NoError(t, err)
+	cutOff := r.cutOffStart(image, info.Labels)
 
-	// The task is not recovered yet when the node is seen: its container counts.
-	second := m.launch(t, keepNothing)
-	second.seen()
-	eventually(t, "what nobody uses is gone", func() bool { return !m.has(t, hub.Image("team/image:2")) })
-	test.True(t, m.has(t, hub.Image("team/image:1")))
-	must.NoError(t, second.RecoverTask(t.Context(), handle))
-	second.task(imageTask(hub.Image("team/image:3"))).runs("three")
-	eventually(t, "what nobody uses is gone", func() bool { return !m.has(t, hub.Image("team/image:3")) })
-	test.True(t, m.has(t, hub.Image("team/image:1")))
-	must.NoError(t, second.DestroyTask(t.Context(), running.ID, true))
-	eventually(t, "the recovered task's image goes with it", func() bool { return len(m.images(t)) == 0 })
+	known := r.nextPlugin()
+	eventually(t, "the dangling container is removed", func() bool { return r.gone(dangling) })
+	eventually(t, "what a cut-off start left is removed", func() bool { return !r.snapshots()[cutOff] })
+	held, err := r.client().LeasesService().List(r.ctx())
+	must.NoError(t, err)
+	test.SliceEmpty(t, held)
+	for _, name := range []string{others.ID(), "pf-not-ours", r.inspectContainer(known).ID()} {
+		_, err := r.client().LoadContainer(r.ctx(), name)
+		test.NoError(t, err)
+		test.True(t, r.snapshots()[name], test.Sprint(name))
+	}
+	_, err = r.client().LoadContainer(elsewhere, "pf-elsewhere")
+	test.NoError(t, err)
+	must.NoError(t, r.client().ContainerService().Delete(elsewhere, "pf-elsewhere"))
 }
 
-// A long fetch is reported to everybody who waits for it, at growing intervals.
-func TestConformance_pullProgress(t *testing.T) {
-	harness.Integration(t)
-	hub := newHub(t, harness.RegistryOptions{}, withNoise(t, says("1", "one"), 4<<20))
-	f := newFront(t, hub)
-	r := newRig(t)
-	d := driver.New(driver.Parts{
-		Version: "0.1.0", Logger: testLogger(t), InitBinary: harness.Binary(t),
-		OpenEngine: func(config driver.EngineConfig, logger hclog.Logger) (driver.Engine, error) {
-			config.ReportInterval = 100 * time.Millisecond
-			return engine.Open(config, logger)
-		},
-	})
-	must.NoError(t, d.SetConfig(t.Context(), encode(t, r.config), nil))
-	t.Cleanup(func() { shutDown(t, d) })
-
-	var mu sync.Mutex
-	seen := map[string][]string{}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- d.TaskEvents(ctx, func(event plugin.TaskEvent) error {
-			mu.Lock()
-			defer mu.Unlock()
-			seen[event.TaskID] = append(seen[event.TaskID], event.Message)
-			return nil
-		})
-	}()
-	tasks := []*testTask{r.task(map[string]any{"image": f.Host + "/team/image:1"}), r.task(map[string]any{"image": f.Host + "/team/image:1"})}
-	saying := func(task *testTask, want string) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return strings.Contains(strings.Join(seen[task.ID], "\n"), want)
-	}
-	// Half of the big layer comes, and the rest once that was reported to both.
-	noise := biggestBlob(t, hub.Root)
-	reported := make(chan struct{})
-	f.with(func(w http.ResponseWriter, request *http.Request, registry http.Handler) {
-		if strings.Contains(request.URL.Path, noise.Encoded()) {
-			registry.ServeHTTP(&pausing{ResponseWriter: w, after: 2 << 20, until: reported}, request)
-			return
-		}
-		registry.ServeHTTP(w, request)
-	})
-	var wait sync.WaitGroup
-	for _, task := range tasks {
-		wait.Go(func() {
-			_, err := d.StartTask(t.Context(), task.TaskConfig)
-			test.NoError(t, err)
-		})
-	}
-	for _, task := range tasks {
-		eventually(t, "progress is reported", func() bool { return saying(task, "1 of 2 layers, ") && saying(task, " of 5.3 MB, ") })
-	}
-	close(reported)
-	wait.Wait()
-	for _, task := range tasks {
-		eventually(t, "the end is reported", func() bool { return saying(task, "done: 5.3 MB in 2 layers") })
-		must.NoError(t, d.DestroyTask(t.Context(), task.ID, true))
-	}
-	cancel()
-	must.NoError(t, <-ended)
-	mu.Lock()
-	defer mu.Unlock()
-	for _, task := range tasks {
-		test.LessEq(t, 10, len(seen[task.ID]), test.Sprint("the agent shows ten"))
-	}
+// cutOffStart makes what a start leaves whose plugin is killed before the container's record is made.
+func (r *wireRig) cutOffStart(image containerd.Image, labels map[string]string) string {
+	r.t.Helper()
+	const id = "pf-cut-off"
+	marks := map[string]string{"nomad-promptflow/node": labels["nomad-promptflow/node"]}
+	lease, err := r.client().LeasesService().Create(r.ctx(), leases.WithID(id), leases.WithLabels(marks), leases.WithExpiration(time.Hour))
+	must.NoError(r.t, err)
+	rootFS, err := image.RootFS(r.ctx())
+	must.NoError(r.t, err)
+	must.SliceLen(r.t, 1, rootFS)
+	_, err = r.client().SnapshotService("overlayfs").Prepare(leases.WithLease(r.ctx(), lease.ID), id, rootFS[0].String(), snapshots.WithLabels(marks))
+	must.NoError(r.t, err)
+	return id
 }
 
-// pausing lets so many bytes through, and the rest when until is closed.
-type pausing struct {
-	http.ResponseWriter
-	after int
-	until <-chan struct{}
+// Other than docker's driver, which leaves what has stopped, this one takes every container that nobody can ask for any more;
+// what is to stay for a look is so marked.
+func TestConformance_DanglingContainerRemoval_Stopped(t *testing.T) {
+	t.Parallel()
+	r := newWireRig(t, eager(""))
+	task := r.shell("exit 0")
+	stopped := r.abandon(task)
+	r.wait(task)
+	r.nextPlugin()
+	eventually(t, "the stopped container is removed", func() bool { return r.gone(stopped) })
 }
 
-func (p *pausing) Write(b []byte) (int, error) {
-	if p.after -= len(b); p.after < 0 {
-		_ = http.NewResponseController(p.ResponseWriter).Flush()
-		<-p.until
-	}
-	return p.ResponseWriter.Write(b)
+// A task that the agent hands back while others dangle is not touched, nor is anything while no agent listens.
+func TestDangling_recoveredTasksStay(t *testing.T) {
+	t.Parallel()
+	r := newWireRig(t, eager(""))
+	recovered := r.shell("sleep 1000")
+	r.start(recovered)
+	dangling := r.abandon(r.shell("sleep 1000"))
+	must.NoError(t, r.plugin.Kill())
+	r.launch()
+	r.fingerprint()
+	must.NoError(t, r.plugin.RecoverTask(t.Context(), recovered.restored()))
+	waited := make(chan struct{})
+	go func() { defer close(waited); _, _ = r.plugin.WaitTask(t.Context(), recovered.ID) }()
+	eventually(t, "the dangling container is removed", func() bool { return r.gone(dangling) })
+	status, err := r.plugin.InspectTask(t.Context(), recovered.ID)
+	must.NoError(t, err)
+	test.Eq(t, plugin.TaskRunning, status.State)
+	r.destroy(recovered)
+	<-waited
+	r.requireNothingLeft()
+}
+
+func TestGC_containerDelay(t *testing.T) {
+	t.Parallel()
+	r := newWireRig(t, "gc {\n  container_delay = \"5s\"\n}")
+	here, later := r.shell("sleep 1000"), r.shell("sleep 1000")
+	r.start(here)
+	r.start(later)
+	containers := []containerd.Container{r.inspectContainer(here), r.inspectContainer(later)}
+	r.destroy(here)
+	eventually(t, "the container of the plugin that lives is removed", func() bool { return r.gone(containers[0]) })
+
+	r.destroy(later)
+	must.False(t, r.gone(containers[1]), must.Sprint("it stays for a while"))
+	test.SliceEmpty(t, r.daemon.Shims(), test.Sprint("without a process"))
+	must.NoError(t, r.plugin.Kill())
+	r.launch()
+	r.fingerprint()
+	eventually(t, "the next plugin removes it when it is time", func() bool { return r.gone(containers[1]) })
+	r.requireNothingLeft()
+}
+
+// The agent is killed and another finds the plugin again. It knows one of the two tasks; of the other it had not written down that
+// it started. The plugin knows both.
+func TestDangling_tasksThatTheNextAgentDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	r := newWireRig(t, eager(""))
+	first, die := context.WithCancel(t.Context())
+	listening := make(chan error, 1)
+	go func() { listening <- r.plugin.Fingerprint(first, func(plugin.Fingerprint) {}) }()
+	known, lost := r.shell("sleep 1000"), r.shell("sleep 1000")
+	r.start(known)
+	r.start(lost)
+	container := r.inspectContainer(lost)
+	waited := make(chan error, 1)
+	go func() { _, err := r.plugin.WaitTask(first, known.ID); waited <- err }()
+	die()
+	test.ErrorIs(t, <-listening, context.Canceled)
+	test.ErrorIs(t, <-waited, context.Canceled)
+
+	again, err := agent.Reattach(r.plugin.ReattachConfig(), testLogger(t))
+	must.NoError(t, err)
+	must.NoError(t, again.Init(t.Context()))
+	r.plugin = again
+	r.fingerprint()
+	must.NoError(t, again.RecoverTask(t.Context(), known.restored()))
+	done := make(chan struct{})
+	go func() { defer close(done); _, _ = again.WaitTask(t.Context(), known.ID) }()
+	eventually(t, "the task that nobody wants is removed", func() bool { return r.gone(container) })
+	_, err = again.InspectTask(t.Context(), lost.ID)
+	test.ErrorIs(t, err, plugin.ErrTaskNotFound)
+	status, err := again.InspectTask(t.Context(), known.ID)
+	must.NoError(t, err)
+	test.Eq(t, plugin.TaskRunning, status.State)
+	r.destroy(known)
+	<-done
+	r.requireNothingLeft()
 }

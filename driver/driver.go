@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +50,15 @@ type Driver struct {
 	events *eventQueue
 	tasks  *taskTable
 
+	locks     *containerLocks
 	leftovers leftovers
+	// node is the id of the agent's node, nil until a task told it.
+	node atomic.Pointer[string]
+	// session counts the agent's fingerprint streams, each of which is an agent's life as far as can be told. Restored is the last
+	// session in which the agent had taken back all tasks it had.
+	session, restored atomic.Int64
+	// slowAt is when a look at a container to take back ran out of time, in nanoseconds since 1970.
+	slowAt atomic.Int64
 
 	images      *imageUses
 	imagesFound atomic.Bool
@@ -64,7 +71,7 @@ type Driver struct {
 	mu         sync.RWMutex
 	config     PluginConfig
 	engine     Engine
-	nodeMHz    int64
+	compute    compute
 	configured chan struct{} // closed and replaced when a new configuration came
 }
 
@@ -78,6 +85,7 @@ func New(parts Parts) *Driver {
 		logger:     parts.Logger,
 		events:     newEventQueue(),
 		tasks:      newTaskTable(),
+		locks:      newContainerLocks(),
 		life:       life,
 		end:        end,
 		config:     defaultPluginConfig(),
@@ -101,7 +109,7 @@ func (d *Driver) SetConfig(_ context.Context, encoded []byte, client *plugin.Cli
 	old := d.engine
 	d.config, d.engine = config, engine
 	if client != nil {
-		d.nodeMHz = nodeCompute(client.Topology)
+		d.compute = nodeCompute(client)
 	}
 	close(d.configured)
 	d.configured = make(chan struct{})
@@ -117,7 +125,9 @@ func (d *Driver) Init(context.Context) error { return nil }
 
 // Shutdown ends what the driver does in the background, and leaves the tasks running.
 func (d *Driver) Shutdown(ctx context.Context) error {
+	d.mu.Lock()
 	d.end()
+	d.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -138,6 +148,15 @@ func (d *Driver) Shutdown(ctx context.Context) error {
 	return engine.Close()
 }
 
+// background does work that Shutdown ends and waits for. After Shutdown it does nothing.
+func (d *Driver) background(work func()) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.life.Err() == nil {
+		d.work.Go(work)
+	}
+}
+
 var errNotConfigured = errors.New("the driver has no configuration yet")
 
 // current is the engine and the configuration to use for one call.
@@ -149,23 +168,3 @@ func (d *Driver) current() (Engine, PluginConfig, error) {
 	}
 	return d.engine, d.config, nil
 }
-
-// nodeCompute is the node's whole compute in MHz as the agent counts it, 0 when the agent did not say.
-func nodeCompute(topology *plugin.Topology) int64 {
-	if topology == nil {
-		return 0
-	}
-	if topology.OverrideTotalCompute > 0 {
-		return int64(topology.OverrideTotalCompute)
-	}
-	var total uint64
-	for _, core := range topology.Cores {
-		if !core.Disable {
-			total += max(core.BaseSpeed, core.MaxSpeed, core.GuessSpeed)
-		}
-	}
-	return int64(total)
-}
-
-// cores is how many processors the node's compute is spread over.
-func cores() int64 { return int64(runtime.NumCPU()) }

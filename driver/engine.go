@@ -32,8 +32,8 @@ var (
 // Engine runs containers. The package driver/engine is the one on containerd. Calls are made with a bound on their
 // context, and return errors that wrap the ones above where those fit.
 type Engine interface {
-	// Probe asks whether the engine can run containers at all.
-	Probe(ctx context.Context) (EngineInfo, error)
+	// Probe asks whether the engine can run containers at all, and which of the runtimes, by their full names, it has.
+	Probe(ctx context.Context, runtimes []string) (EngineInfo, error)
 	// EnsureImage makes the image ready to start containers from.
 	EnsureImage(ctx context.Context, request ImageRequest) (*Image, error)
 	// ImageDigest is the digest of an image that the engine has, or ErrNoImage.
@@ -61,6 +61,10 @@ type Engine interface {
 	Stop(ctx context.Context, id string) error
 	// Remove removes everything of a container, running or not. It succeeds when there is none.
 	Remove(ctx context.Context, id string) error
+	// List names what the engine has of containers with a mark of that name: also what there is of one that never came to be.
+	List(ctx context.Context, mark string) ([]Remains, error)
+	// Relabel sets labels of a container and keeps its others.
+	Relabel(ctx context.Context, id string, labels map[string]string) error
 	// Exec runs a command in a running container until it ends, or kills it when ctx does.
 	Exec(ctx context.Context, id string, request ExecRequest) (Exit, error)
 	// Usage reads the container's counters.
@@ -70,7 +74,10 @@ type Engine interface {
 }
 
 // EngineInfo says who the engine is.
-type EngineInfo struct{ Version string }
+type EngineInfo struct {
+	Version  string
+	Runtimes []string
+}
 
 // ImageSource is where images come from that no registry has: an OCI layout.
 type ImageSource interface {
@@ -99,8 +106,17 @@ type ContainerRequest struct {
 	SeccompUnconfined bool
 
 	Labels map[string]string
+	// Marks are labels of all that is made for the container, so that it is found if the making is cut off.
+	Marks map[string]string
 	// Stdout and Stderr are paths the engine itself opens for writing; empty discards.
 	Stdout, Stderr string
+}
+
+// Remains are a container, or what there is of one that never came to be or was not removed whole.
+type Remains struct {
+	ID      string
+	Labels  map[string]string
+	Created time.Time
 }
 
 // Container is a container that the engine has.
@@ -131,9 +147,10 @@ type ExecRequest struct {
 }
 
 // Usage is what a container's cgroup counted since its start, and holds now. CPU times are in nanoseconds, memory in bytes.
+// What the kernel or the runtime does not count is nil.
 type Usage struct {
-	CPUTotal, CPUUser, CPUSystem            uint64
-	ThrottledPeriods, ThrottledTime         uint64
-	MemoryUsage, MemoryMax, RSS, Cache      uint64
-	KernelUsage, KernelMaxUsage, MemorySwap uint64
+	CPUTotal, CPUUser, CPUSystem            *uint64
+	ThrottledPeriods, ThrottledTime         *uint64
+	MemoryUsage, MemoryMax, RSS, Cache      *uint64
+	KernelUsage, KernelMaxUsage, MemorySwap *uint64
 }

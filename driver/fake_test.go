@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -16,6 +17,7 @@ type fakeEngine struct {
 	fail    map[string]error // by the call's name
 	found   *Container
 	request ContainerRequest
+	remains []Remains
 	exit    chan Exit
 }
 
@@ -36,8 +38,8 @@ func (f *fakeEngine) called() []string {
 	return append([]string(nil), f.calls...)
 }
 
-func (f *fakeEngine) Probe(context.Context) (EngineInfo, error) {
-	return EngineInfo{Version: "9.9"}, f.call("probe")
+func (f *fakeEngine) Probe(_ context.Context, runtimes []string) (EngineInfo, error) {
+	return EngineInfo{Version: "9.9", Runtimes: runtimes}, f.call("probe")
 }
 
 func (f *fakeEngine) EnsureImage(_ context.Context, request ImageRequest) (*Image, error) {
@@ -60,7 +62,9 @@ func (f *fakeEngine) LookupUser(context.Context, *Image, string, []string) (spec
 }
 
 func (f *fakeEngine) Create(_ context.Context, request ContainerRequest) (int, error) {
+	f.mu.Lock()
 	f.request = request
+	f.mu.Unlock()
 	return 42, f.call("create")
 }
 
@@ -94,6 +98,16 @@ func (f *fakeEngine) Kill(_ context.Context, _ string, signal syscall.Signal) er
 
 func (f *fakeEngine) Stop(context.Context, string) error   { return f.call("stop") }
 func (f *fakeEngine) Remove(context.Context, string) error { return f.call("remove") }
+
+func (f *fakeEngine) List(context.Context, string) ([]Remains, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.remains), f.fail["list"]
+}
+
+func (f *fakeEngine) Relabel(_ context.Context, id string, labels map[string]string) error {
+	return f.call("relabel ", id, " ", labels)
+}
 
 func (f *fakeEngine) Exec(_ context.Context, _ string, request ExecRequest) (Exit, error) {
 	_, _ = fmt.Fprint(request.Stdout, "output")

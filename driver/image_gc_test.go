@@ -216,7 +216,7 @@ func TestDriver_claimsTheImagesOfItsTasks(t *testing.T) {
 	engine.fail["image"] = errors.New("no")
 	released := 0
 	d.images.delay = func() (time.Duration, bool) { released++; return 0, false }
-	_, err = d.StartTask(t.Context(), &plugin.TaskConfig{ID: "other"})
+	_, err = d.StartTask(t.Context(), &plugin.TaskConfig{ID: "other", Name: "web"})
 	must.Error(t, err)
 	test.Eq(t, 0, uses("promptflow.local/environment/default:latest"))
 	test.Eq(t, 1, released, test.Sprint("it had been claimed"))
