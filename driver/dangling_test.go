@@ -247,6 +247,7 @@ func TestLeftovers_areTriedAgainEverMoreSeldom(t *testing.T) {
 func TestLeftovers_aStartThatFailedHalfway(t *testing.T) {
 	t.Parallel()
 	d, engine := newTestDriver(t)
+	d.config.GC.Image = false // its delay would be waited for below
 	engine.fail["start"], engine.fail["remove"] = ErrUnavailable, ErrUnavailable
 	task := newTestTask(t)
 	_, err := d.StartTask(t.Context(), task)
