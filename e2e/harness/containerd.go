@@ -225,16 +225,22 @@ func cgroups(pid int) []string {
 	return list
 }
 
-// children are the ids of the processes that a process started.
+// children are the ids of the processes that the threads of a process started.
 func children(pid int) []int {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
 		return nil
 	}
 	var list []int
-	for _, field := range strings.Fields(string(content)) {
-		if child, err := strconv.Atoi(field); err == nil {
-			list = append(list, child)
+	for _, thread := range threads {
+		content, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, field := range strings.Fields(string(content)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				list = append(list, child)
+			}
 		}
 	}
 	return list
