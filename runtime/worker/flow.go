@@ -20,6 +20,8 @@ type FlowSpec struct {
 	// Nodes are the nodes that Python runs, as the YAML has them with default variants applied, in the flow's order. A flow
 	// without any may still render templates.
 	Nodes []*value.Dict
+	// Script is set for a flow without nodes.
+	Script *ScriptSpec
 	// Connections is prompt flow's connections object: name -> {"type", "value", "secret_keys", …}. Empty means none.
 	Connections json.RawMessage
 	// Env is set in workers over the inherited environment; names that prompt flow denies are left out.
@@ -73,6 +75,7 @@ type Flow struct {
 	head    map[string]any
 	tools   map[string]*Tool
 	order   []*Tool
+	script  *Script
 
 	wg sync.WaitGroup
 
@@ -97,12 +100,12 @@ func (m *Manager) Open(ctx context.Context, spec FlowSpec) (*Flow, error) {
 	spec.Dir = dir
 	f := &Flow{manager: m, spec: spec, changed: make(chan struct{}), tools: map[string]*Tool{}}
 	f.prepare()
-	p, tools, err := f.load(ctx)
+	p, loaded, err := f.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f.order = tools
-	for _, t := range tools {
+	f.order, f.script = loaded.tools, loaded.script
+	for _, t := range loaded.tools {
 		f.tools[t.Node] = t
 	}
 	p.idleSince = time.Now()
@@ -135,13 +138,24 @@ func (f *Flow) prepare() {
 		"op": "bind", "dir": f.spec.Dir, "env": allowedVariables(f.spec.Env), "message_format": f.spec.MessageFormat,
 		"threads": f.manager.config.Threads, "max_frame": f.manager.config.MaxFrame,
 	}
+	if f.spec.Script != nil {
+		f.head["script"] = f.spec.Script
+		f.bind = append(f.bind, part{"init", f.spec.Script.init()})
+	}
+}
+
+// loaded is what a worker told of the flow it is bound to.
+type loaded struct {
+	tools  []*Tool
+	script *Script
 }
 
 // load binds a fresh worker to the flow.
-func (f *Flow) load(ctx context.Context) (*process, []*Tool, error) {
+func (f *Flow) load(ctx context.Context) (*process, loaded, error) {
+	var l loaded
 	p, err := f.manager.take(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open flow %s: %w", f.spec.ID, err)
+		return nil, l, fmt.Errorf("open flow %s: %w", f.spec.ID, err)
 	}
 	head := make(map[string]any, len(f.head)+2)
 	for k, v := range f.head {
@@ -151,18 +165,28 @@ func (f *Flow) load(ctx context.Context) (*process, []*Tool, error) {
 	if err == nil && r.Error != nil {
 		err = finish(r.Error)
 	}
-	var tools []*Tool
 	if err == nil {
-		err = json.Unmarshal(r.parts["tools"], &tools)
+		err = l.read(r)
 	}
 	if err != nil {
 		p.stop()
-		return nil, nil, f.loadError(err)
+		return nil, l, f.loadError(err)
 	}
-	for _, t := range tools {
+	return p, l, nil
+}
+
+func (l *loaded) read(r *reply) error {
+	if err := json.Unmarshal(r.parts["tools"], &l.tools); err != nil {
+		return err
+	}
+	for _, t := range l.tools {
 		_ = finish(t.Error)
 	}
-	return p, tools, nil
+	if described := r.parts["script"]; described != nil {
+		l.script = &Script{}
+		return json.Unmarshal(described, l.script)
+	}
+	return nil
 }
 
 func (f *Flow) loadError(err error) error {
@@ -182,6 +206,9 @@ func (f *Flow) loadError(err error) error {
 
 // Tools returns what was learned of the nodes, in the order of FlowSpec.Nodes. It must not be changed.
 func (f *Flow) Tools() []*Tool { return f.order }
+
+// Script returns what was learned of a flow without nodes, nil for one with nodes. It must not be changed.
+func (f *Flow) Script() *Script { return f.script }
 
 // Lease returns a session on the least loaded worker. It waits only when no worker lives.
 func (f *Flow) Lease(ctx context.Context) (*Session, error) {

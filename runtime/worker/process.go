@@ -57,6 +57,10 @@ type reply struct {
 	Duration float64      `json:"duration"`
 	Parts    []partLength `json:"parts"`
 	parts    map[string][]byte
+
+	// Of a line of a script.
+	Primitive bool                 `json:"primitive"`
+	Streams   map[string]*refReply `json:"streams"`
 }
 
 type refReply struct {
@@ -66,10 +70,14 @@ type refReply struct {
 	Stream bool   `json:"stream"`
 }
 
+func (r *refReply) ref() *value.Ref {
+	return &value.Ref{ID: r.ID, Type: r.Type, Repr: r.Repr, Stream: r.Stream}
+}
+
 // value returns the reply's value: plain data, or a reference.
 func (r *reply) value() (any, error) {
 	if r.Ref != nil {
-		ref := &value.Ref{ID: r.Ref.ID, Type: r.Ref.Type, Repr: r.Ref.Repr, Stream: r.Ref.Stream}
+		ref := r.Ref.ref()
 		if record, ok := r.parts["record"]; ok {
 			ref.Record = record
 		}

@@ -133,9 +133,13 @@ def _too_large(error):
     return UserErrorException(f"The result is too large: {error}. Return less, or a path to a file.", target=ErrorTarget.EXECUTOR)
 
 
+def is_cancellation(error):
+    return isinstance(error, (Cancelled, asyncio.CancelledError))
+
+
 def as_failure(error):
     """Prompt flow's own wording for a cancelled tool (RunTracker._enrich_run_info_with_exception)."""
-    if isinstance(error, (Cancelled, asyncio.CancelledError)):
+    if is_cancellation(error):
         return ToolCanceledError(
             message_format="Tool execution is canceled because: {msg}.", msg="Received cancel request.".rstrip("."), target=ErrorTarget.EXECUTOR
         )
@@ -184,7 +188,7 @@ class ToolCall:
 
     def _refuse_exit(self, error):
         """What a tool raises beyond Exception (sys.exit, KeyboardInterrupt) is a failed call like any other."""
-        if isinstance(error, (Cancelled, asyncio.CancelledError)):
+        if is_cancellation(error):
             raise error
         raise ToolExecutionError(node_name=self.tool.node.name, module=self.tool.module) from error
 

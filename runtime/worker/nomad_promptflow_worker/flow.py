@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from promptflow._core.tool import STREAMING_OPTION_PARAMETER_ATTR
+from promptflow._core.tool_meta_generator import PythonLoadError
 from promptflow._utils.exception_utils import ExceptionPresenter
 from promptflow.contracts.flow import InputValueType, Node
 from promptflow.contracts.tool import ToolType
-from promptflow.core._connection_provider._dict_connection_provider import DictConnectionProvider
 
+from . import connections as connection_objects
 from . import values
 
 _NEED_TOOLS_PACKAGE = (ToolType.LLM, ToolType.CUSTOM_LLM, ToolType.PROMPT)
@@ -78,9 +79,11 @@ class Flow:
         sys.path.insert(0, directory)
         self._directory = Path(directory)
         self._connections = connections
+        self._provider = connection_objects.Provider(connections)
+        connection_objects.install(self._provider)
         self._message_format = message_format or "basic"
-        self._provider = None
         self.tools = {}
+        self.script = None
 
     def secrets(self):
         """The connections' secrets, which logs must not show."""
@@ -118,13 +121,28 @@ class Flow:
         except BaseException as error:  # sys.exit() on import must not take the worker along
             return _failed(node.name, _wrap(node.name, error))
 
+    def load_script(self, spec):
+        """Loads a flex flow or a prompty file; returns what the runtime is told of it."""
+        from .script import Script
+
+        try:
+            self.script = Script(str(self._directory), spec, self._provider)
+        except Exception:
+            raise
+        except BaseException as error:  # sys.exit() on import must not take the worker along
+            raise PythonLoadError(
+                message_format="Failed to load python module for {entry_file}: {error_type_and_message}",
+                entry_file=spec["file"],
+                error_type_and_message=f"({error.__class__.__name__}) {error}",
+            ) from error
+        return self.script.describe()
+
     def _resolver(self, nodes):
         from promptflow.executor._tool_resolver import ToolResolver
 
         keys = [n.source.tool for n in nodes if n.source and n.source.tool]
-        connections = {name: {"name": name, **c} for name, c in self._connections.items()}
         with _without_tools_package(keys, nodes):
-            return ToolResolver(self._directory, DictConnectionProvider(connections), keys, message_format=self._message_format)
+            return ToolResolver(self._directory, self._provider, keys, message_format=self._message_format)
 
 
 def _wrap(name, cause):

@@ -14,7 +14,7 @@ from promptflow.executor._input_assignment_parser import parse_node_property
 from promptflow.tracing._integrations._openai_injector import inject_openai_api
 from promptflow.tracing._utils import is_tracing_disabled
 
-from . import output, render
+from . import output, render, script
 from .calls import Job, Threads, ToolCall
 from .flow import Flow, present
 from .frames import Connection
@@ -105,11 +105,14 @@ class Worker:
             flow = Flow(head["dir"], head["env"], json.loads(parts["connections"]), head["message_format"])
             if not is_tracing_disabled():
                 inject_openai_api()  # as the executor does before a run; it wraps the client's methods
-            tools = flow.load(json.loads(parts["nodes"]))
+            loaded = [("tools", json.dumps(flow.load(json.loads(parts["nodes"]))).encode())]
+            if "script" in head:
+                described = flow.load_script({**head["script"], "init": json.loads(parts["init"])})
+                loaded.append(("script", json.dumps(described).encode()))
             self.flow = flow
             output.install(flow.secrets())  # after loading: handlers made on import keep the real streams, as in prompt flow
-            self.connection.write(reply, [("tools", json.dumps(tools).encode())])
-        except OSError as error:
+            self.connection.write(reply, loaded)
+        except Exception as error:
             reply["error"] = present(error)
             self.connection.write(reply)
 
@@ -121,6 +124,16 @@ class Worker:
             self._submit_async(head, call.asynchronous, call.parts)
         else:
             self._submit(head, call.sync, call.parts)
+
+    def _line(self, head, parts):
+        line = script.Line(self, head, parts)
+        if self.flow.script.is_async:
+            self._submit_async(head, line.asynchronous, line.parts)
+        else:
+            self._submit(head, line.sync, line.parts)
+
+    def _aggregate(self, head, parts):
+        self._submit(head, lambda: script.aggregate(self.flow.script, head, parts))
 
     def _property(self, head, parts):
         def body():
