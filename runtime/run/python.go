@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -27,6 +28,8 @@ type Workers interface {
 type FlowWorkers interface {
 	// Tools returns what was learned of the nodes, in the order of the spec.
 	Tools() []*worker.Tool
+	// Script returns what was learned of a flow without nodes.
+	Script() *worker.Script
 	// Lease pins a session to one worker.
 	Lease(ctx context.Context) (Session, error)
 	Close() error
@@ -35,6 +38,8 @@ type FlowWorkers interface {
 // Session is one line's place in a worker: references live as long as it does.
 type Session interface {
 	Call(ctx context.Context, call worker.Call) (*worker.Result, error)
+	Line(ctx context.Context, line worker.Line) (*worker.LineResult, error)
+	Aggregate(ctx context.Context, runID string, lines []*worker.LineResult) (json.RawMessage, error)
 	Property(ctx context.Context, ref *value.Ref, node, property string) (any, error)
 	Equal(ctx context.Context, ref *value.Ref, v any) (bool, error)
 	Join(ctx context.Context, ref *value.Ref) (string, error)
@@ -82,6 +87,12 @@ func newPython(c Config, f *flow.Flow, environment map[string]string, connection
 	p := &python{workers: c.Workers, spec: worker.FlowSpec{
 		ID: c.Digest, Dir: c.Dir, Env: environment, Connections: json.RawMessage(value.Encode(connections.Dict())), MessageFormat: "basic",
 	}}
+	if f.Form != flow.DAG {
+		p.spec.Script = scriptSpec(c, f)
+	}
+	if f.Code != "" {
+		p.spec.Dir = filepath.Join(c.Dir, f.Code)
+	}
 	for _, n := range f.Nodes {
 		if n.Type == flow.Python && n.Source != nil {
 			p.spec.Nodes = append(p.spec.Nodes, n.Raw)
