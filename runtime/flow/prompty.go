@@ -66,6 +66,7 @@ func (l loader) card(root *document.Node, template string) (*Flow, error) {
 	if err := l.refuseLanguage(root); err != nil {
 		return nil, err
 	}
+	root.DatesAsText() // an api_version is mostly written as one
 	f := &Flow{Form: Prompty, File: l.file, Card: &Card{Template: template}}
 	var err error
 	if f.Inputs, err = l.inputs(root); err != nil {

@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strconv"
 	"time"
@@ -24,6 +25,7 @@ type Line struct {
 
 	given   map[string]any     // by serialized reference, for the aggregation
 	script  *worker.LineResult // of a script, for the aggregation
+	metrics json.RawMessage    // of a script, in place of the nodes'
 	session *session
 }
 
@@ -74,9 +76,12 @@ func (x *Executor) line(ctx context.Context, at place, inputs *value.Dict) *Line
 	}}
 	s := &stage{x: x, runID: at.runID, parentRunID: l.Info.RunID, number: at.number, session: l.session, timeout: at.bounds.node}
 	var err error
-	if x.script != nil {
+	switch x.flow.Form {
+	case flow.Prompty:
+		err = x.runPrompty(ctx, l, at, inputs)
+	case flow.Flex:
 		err = x.runScript(ctx, l, at, inputs)
-	} else {
+	default:
 		err = x.runNodes(ctx, l, s, inputs)
 	}
 	l.end(ctx, s, began, err)
@@ -113,8 +118,8 @@ func (l *Line) end(ctx context.Context, s *stage, began time.Time, err error) {
 		l.Info.Result = l.Info.Output
 	}
 	l.Info.SystemMetrics = lineMetrics(ended.Sub(began), s.records)
-	if l.script != nil && l.script.SystemMetrics != nil {
-		l.Info.SystemMetrics = l.script.SystemMetrics
+	if l.metrics != nil {
+		l.Info.SystemMetrics = l.metrics
 	}
 	l.Nodes = s.recorded()
 }

@@ -65,6 +65,7 @@ type Executor struct {
 	reduce  []*flow.Node
 	steps   map[string]step
 	script  *worker.Script // of a flow without nodes that runs in workers
+	prompty *tool.Prompty  // of a prompty file that runs here
 	python  *python
 	closing sync.Once
 }
@@ -105,7 +106,10 @@ func (x *Executor) prepare(ctx context.Context, dir fs.FS) error {
 	}
 	resolveReferences(environment, connections)
 	x.python = newPython(x.config, x.flow, environment, connections)
-	if x.flow.Form != flow.DAG {
+	switch x.flow.Form {
+	case flow.Prompty:
+		return x.preparePrompty(ctx, dir, environment, connections)
+	case flow.Flex:
 		return x.prepareScript(ctx)
 	}
 	r := resolver{x: x, dir: dir, connections: connections}

@@ -68,7 +68,9 @@ func (x *Executor) runScript(ctx context.Context, l *Line, at place, inputs *val
 	if err != nil {
 		return err
 	}
-	r, err := session.Line(ctx, worker.Line{RunID: at.runID, Number: at.index(), Batch: at.batch, Inputs: inputs, Keep: at.batch && x.script.Aggregates})
+	r, err := session.Line(ctx, worker.Line{
+		RunID: at.runID, Number: at.index(), Batch: at.batch, Inputs: inputs, Keep: at.batch && x.script != nil && x.script.Aggregates, Sample: x.takesSample(at),
+	})
 	if err != nil {
 		return err
 	}
@@ -80,9 +82,14 @@ func (x *Executor) runScript(ctx context.Context, l *Line, at place, inputs *val
 	return nil
 }
 
+// takesSample reports whether a prompty file's sample stands in for absent inputs, as it does in prompt flow's flow test.
+func (x *Executor) takesSample(at place) bool {
+	return x.flow.Form == flow.Prompty && !at.batch && !x.config.Serving
+}
+
 // keep takes the records of a script's line.
 func (l *Line) keep(r *worker.LineResult, inputs *value.Dict) {
-	l.script = r
+	l.script, l.metrics = r, r.SystemMetrics
 	l.Info.Inputs = r.Inputs
 	if r.Inputs == nil {
 		l.Info.Inputs = value.Encode(inputs)

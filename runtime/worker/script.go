@@ -52,6 +52,8 @@ type Line struct {
 	Number int    // -1: none
 	Batch  bool   // it is one of a batch
 	Inputs *value.Dict
+	// Sample takes a prompty file's sample for inputs that are empty.
+	Sample bool
 	// Stream leaves streams in the output as references; they live as long as the session. Otherwise they are read to their end.
 	Stream bool
 	// Keep asks for what the aggregation needs of the output beside its JSON.
@@ -81,7 +83,7 @@ func (s *Session) Line(ctx context.Context, line Line) (*LineResult, error) {
 	if s.flow.script == nil {
 		return nil, fmt.Errorf("run line of flow %s: it is no script", s.flow.spec.ID)
 	}
-	head := map[string]any{"op": "line", "session": s.id, "run_id": line.RunID, "line": nil, "batch": line.Batch, "stream": line.Stream, "keep": line.Keep}
+	head := map[string]any{"op": "line", "session": s.id, "run_id": line.RunID, "line": nil, "batch": line.Batch, "stream": line.Stream, "keep": line.Keep, "sample": line.Sample}
 	doing := "the flow"
 	if line.Number >= 0 {
 		head["line"] = line.Number

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 os.environ["PF_FLOW_META_LOAD_IN_SUBPROCESS"] = "false"
@@ -19,6 +20,7 @@ from promptflow._utils.utils import AttrDict
 from promptflow._utils.yaml_utils import dump_yaml, load_yaml
 from promptflow.contracts.flow import FlexFlow
 from promptflow.contracts.run_info import Status
+from promptflow.core import _prompty_utils
 from promptflow.core._connection_provider._connection_provider import ConnectionProvider
 from promptflow.core._connection_provider._dict_connection_provider import DictConnectionProvider
 from promptflow.core._prompty_utils import resolve_references
@@ -40,16 +42,15 @@ def failure(error):
         return None
     info = {i["type"]: i["info"] for i in error.get("additionalInfo") or []}
     details = info.get("FlexFlowExecutionErrorDetails") or {}
-    return {
+    shown = {
         "codes": codes(error), "message": error["message"], "type": details.get("type"), "detail": details.get("message"),
         "traceback": (details.get("traceback") or "").strip().split("\n")[-1],
     }
+    return {k: re.sub("Available keys are .*", "…", v) if isinstance(v, str) else v for k, v in shown.items()}
 
 
 def raised(error):
-    shown = failure(ExceptionPresenter.create(error).to_dict())
-    shown["message"] = re.sub("Available keys are .*", "…", shown["message"])
-    return shown
+    return failure(ExceptionPresenter.create(error).to_dict())
 
 
 def plain(value):
@@ -135,8 +136,26 @@ def run(case, path, connections):
     return {"lines": [shown for shown, _ in lines], "metrics": plain(metrics)}
 
 
+def provide(connections):
+    """Connections come from a file here; prompt flow's own would come from its database."""
+    provider = ConnectionProvider._instance = DictConnectionProvider(json.loads(json.dumps(connections)))
+
+    def by_name(name):
+        connection = provider.get(name)
+        return connection._to_execution_connection_dict()["value"], connection.TYPE
+
+    _prompty_utils.get_connection_by_name = by_name
+
+
+def mark(path):
+    """Tells the fake model, if there is one, which file's requests follow."""
+    with contextlib.suppress(OSError, KeyError):
+        urllib.request.urlopen(f"{os.environ['SCRIPTS_MARK']}/mark/{path.name}")
+
+
 def main(path, connections_file):
     path = Path(path)
+    mark(path)
     connections = json.loads(Path(connections_file).read_text())
     os.chdir(path.parent)
     answers = os.fdopen(os.dup(1), "w")
@@ -146,7 +165,7 @@ def main(path, connections_file):
         cases = path.with_suffix(".json")
     for case in json.loads(cases.read_text()):
         if os.fork() == 0:
-            ConnectionProvider._instance = DictConnectionProvider(json.loads(json.dumps(connections)))
+            provide(connections)
             answers.write(json.dumps(run(case, path, connections)) + "\n")
             answers.flush()
             os._exit(0)

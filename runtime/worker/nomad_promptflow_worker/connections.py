@@ -29,7 +29,7 @@ class Provider(DictConnectionProvider):
     def value(self, name):
         """A connection's fields and its type, as a prompty's model configuration takes them from the development kit."""
         connection = self.get(name)
-        return dict(self._described[name].get("value") or {}), connection.TYPE
+        return connection._to_execution_connection_dict()["value"], connection.TYPE
 
 
 def install(provider):

@@ -17,6 +17,7 @@ from promptflow._utils.yaml_utils import load_yaml
 from promptflow.contracts.flow import FlexFlow
 from promptflow.contracts.run_mode import RunMode
 from promptflow.core._prompty_utils import resolve_references
+from promptflow.core._utils import load_inputs_from_sample
 from promptflow.executor._errors import ScriptExecutionError
 from promptflow.executor._prompty_executor import PromptyExecutor
 from promptflow.executor._result import LineResult
@@ -137,6 +138,8 @@ class Line:
 
     def _arguments(self):
         inputs, self._inputs = json.loads(self._inputs), None
+        if self._head.get("sample") and not inputs:
+            inputs = load_inputs_from_sample(self._executor.prompty._sample)
         if self._head.get("batch"):
             OperationContext.set_instance(OperationContext.get_instance().copy())
             OperationContext.get_instance().run_mode = RunMode.Batch.name
