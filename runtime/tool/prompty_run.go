@@ -269,13 +269,8 @@ func explainInCore(text string) string {
 	case completionUnsupported:
 		return strings.TrimSuffix(explained, completionGuide)
 	case responseFormatUnsupported:
-		return "The response_format parameter needs to be a dictionary such as {\"type\": \"text\"}. " +
-			"The value associated with the type key should be either 'text' or 'json_object' " +
-			"If you are using openai connection, you can only set response_format to { \"type\": \"json_object\" } " +
-			"when calling gpt-3.5-turbo-1106 or gpt-4-1106-preview to enable JSON mode. You can refer to " +
-			"https://platform.openai.com/docs/guides/text-generation/json-mode. If you are using azure openai " +
-			"connection, then compatible with GPT-4 Turbo and all GPT-3.5 Turbo models newer than gpt-35-turbo-1106. You can refer to " +
-			"https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/json-mode?tabs=python."
+		return strings.Replace(explained, "deploy model 'gpt-35-turbo-1106' or 'gpt-4-1106-preview'. You",
+			"compatible with GPT-4 Turbo and all GPT-3.5 Turbo models newer than gpt-35-turbo-1106. You", 1)
 	case toolMessagesMissing + ". Original error: " + text:
 		return text + " [Error reference: https://platform.openai.com/docs/guides/error-codes/api-errors]"
 	default:
@@ -283,4 +278,4 @@ func explainInCore(text string) string {
 	}
 }
 
-const completionGuide = "You could refer to guideline at https://aka.ms/pfdoc/chat-prompt or view the samples in our gallery that contain 'Chat' in the name."
+const completionGuide = " You could refer to guideline at https://aka.ms/pfdoc/chat-prompt or view the samples in our gallery that contain 'Chat' in the name."
