@@ -66,9 +66,10 @@ type Output struct {
 
 // The types of nodes that run here.
 const (
-	Python = "python"
-	LLM    = "llm"
-	Prompt = "prompt"
+	Python    = "python"
+	LLM       = "llm"
+	CustomLLM = "custom_llm"
+	Prompt    = "prompt"
 )
 
 // Node is a step of a flow.
@@ -90,7 +91,7 @@ type Node struct {
 
 // Source says where a node's code or template is.
 type Source struct {
-	Type string // code, package
+	Type string // code, package, package_with_prompt
 	Path string // relative to the flow folder; empty when the file says none
 	Tool string // id of a package tool
 	Place

@@ -94,8 +94,7 @@ func TestLoad_refusesByNameAndLine(t *testing.T) {
 	}{
 		{"csharp", "language: csharp\n", "NotSupported", "The language 'csharp'", 1},
 		{"vision", "\nmessage_format: openai-vision\n", "NotSupported", "The message format 'openai-vision'", 2},
-		{"custom llm", "nodes:\n- name: n\n  type: custom_llm\n", "NotSupported", "Node 'n' of type custom_llm (line 2)", 2},
-		{"module", node + "  module: my_module\n", "NotSupported", "The module 'my_module' of node 'n' (line 2)", 2},
+		{"action", "nodes:\n- name: n\n  type: action\n", "NotSupported", "Node 'n' of type action (line 2)", 2},
 		{"image", "inputs:\n  p: {type: image}\n", "NotSupported", "Flow input 'p' of type image (line 2)", 2},
 		{"image default", "inputs:\n  p: {type: list, default: [{\"data:image/png;path\": a.png}]}\n", "NotSupported", "The image 'data:image/png;path'", 2},
 		{"number as key", "inputs:\n  1: {type: int}\n", "NotSupported", "the key 1 is of type int", 2},

@@ -125,11 +125,8 @@ func (l loader) refuseUnsupported(root *document.Node) error {
 func (l loader) refuseNodes(f *Flow) error {
 	for _, n := range f.Nodes {
 		switch n.Type {
-		case "csharp", "custom_llm", "action":
+		case "csharp", "action":
 			return refuse(n.Place, "Node '"+n.Name+"' of type "+n.Type, "use a python, prompt or llm node")
-		}
-		if n.Module != "" && !strings.HasPrefix(n.Module, "promptflow.") {
-			return refuse(n.Place, "The module '"+n.Module+"' of node '"+n.Name+"'", "name a module of promptflow.tools, or none")
 		}
 	}
 	for _, in := range f.Inputs {

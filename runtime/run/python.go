@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,12 +95,22 @@ func newPython(c Config, f *flow.Flow, environment map[string]string, connection
 		p.spec.Dir = filepath.Join(c.Dir, f.Code)
 	}
 	for _, n := range f.Nodes {
-		if n.Type == flow.Python && n.Source != nil {
+		if (n.Type == flow.Python || n.Type == flow.CustomLLM) && n.Source != nil {
 			p.spec.Nodes = append(p.spec.Nodes, n.Raw)
+		}
+		if n.Module != "" && !slices.Contains(ownModules, n.Module) {
+			p.spec.Modules = append(p.spec.Modules, [2]string{n.Name, n.Module})
 		}
 	}
 	return p
 }
+
+// ownModules are the modules of llm and embedding nodes that every installation of prompt flow's tools has. They are not imported for
+// the sake of a node that names them.
+var ownModules = []string{"promptflow.tools.aoai", "promptflow.tools.openai", "promptflow.tools.embedding"}
+
+// needed reports whether the flow cannot be loaded without a worker.
+func (p *python) needed() bool { return len(p.spec.Nodes) > 0 || len(p.spec.Modules) > 0 }
 
 func (p *python) flow(ctx context.Context) (FlowWorkers, error) {
 	p.mu.Lock()

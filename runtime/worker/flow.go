@@ -20,6 +20,8 @@ type FlowSpec struct {
 	// Nodes are the nodes that Python runs, as the YAML has them with default variants applied, in the flow's order. A flow
 	// without any may still render templates.
 	Nodes []*value.Dict
+	// Modules are pairs of a node and a module that it asks to be imported before anything is loaded.
+	Modules [][2]string
 	// Script is set for a flow without nodes.
 	Script *ScriptSpec
 	// Connections is prompt flow's connections object: name -> {"type", "value", "secret_keys", …}. Empty means none.
@@ -137,6 +139,7 @@ func (f *Flow) prepare() {
 	f.head = map[string]any{
 		"op": "bind", "dir": f.spec.Dir, "env": allowedVariables(f.spec.Env), "message_format": f.spec.MessageFormat,
 		"threads": f.manager.config.Threads, "max_frame": f.manager.config.MaxFrame,
+		"modules": f.spec.Modules,
 	}
 	if f.spec.Script != nil {
 		f.head["script"] = f.spec.Script

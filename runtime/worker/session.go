@@ -39,6 +39,15 @@ type Input struct {
 	// that the reference is to, for the error.
 	Property string
 	Source   string
+	// Hidden is what Value, the text of a prompt node, hides from nodes that read chat roles; nil for what is no such text.
+	Hidden *Hidden
+}
+
+// Hidden is the other half of promptflow-tools' PromptResult: its text with role words hidden, and pairs of what stands for a word and
+// the word.
+type Hidden struct {
+	Text  string
+	Words [][2]string
 }
 
 // Result is a call that ended. Error is nil for a completed one.
@@ -72,6 +81,9 @@ func (s *Session) Call(ctx context.Context, call Call) (*Result, error) {
 	if len(inputs.refs) > 0 {
 		head["refs"] = inputs.refs
 	}
+	if hidden := hiddenInputs(call.Inputs); len(hidden) > 0 {
+		head["hidden"] = hidden
+	}
 	result := &Result{Started: time.Now()}
 	r, err := s.roundTrip(ctx, head, part{"inputs", inputs.wire})
 	result.Inputs = inputs.record(tool, r)
@@ -81,6 +93,16 @@ func (s *Session) Call(ctx context.Context, call Call) (*Result, error) {
 		return result, nil
 	}
 	return result.fill(r), nil
+}
+
+func hiddenInputs(inputs []Input) map[string]any {
+	hidden := map[string]any{}
+	for _, in := range inputs {
+		if in.Hidden != nil {
+			hidden[in.Name] = []any{in.Hidden.Text, in.Hidden.Words}
+		}
+	}
+	return hidden
 }
 
 func describeCall(call Call) string {

@@ -4,10 +4,12 @@ import inspect
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from promptflow._core.tool import STREAMING_OPTION_PARAMETER_ATTR
 from promptflow._core.tool_meta_generator import PythonLoadError
 from promptflow._utils.exception_utils import ExceptionPresenter
+from promptflow.contracts import flow as executable
 from promptflow.contracts.flow import InputValueType, Node
 from promptflow.contracts.tool import ToolType
 
@@ -93,6 +95,10 @@ class Flow:
             keys = set(connection.get("secret_keys") or ()) | {"api_key"}
             found.extend(content[k] for k in keys if isinstance(content, dict) and content.get(k))
         return found
+
+    def import_modules(self, pairs):
+        """Imports what nodes ask for, as Flow.deserialize does."""
+        executable.Flow._import_requisites([], [SimpleNamespace(name=name, module=module) for name, module in pairs])
 
     def load(self, mappings):
         """Returns what the runtime is told of every node; a node's error does not keep the others from loading."""

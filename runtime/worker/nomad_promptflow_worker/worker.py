@@ -105,6 +105,7 @@ class Worker:
             flow = Flow(head["dir"], head["env"], json.loads(parts["connections"]), head["message_format"])
             if not is_tracing_disabled():
                 inject_openai_api()  # as the executor does before a run; it wraps the client's methods
+            flow.import_modules(head.get("modules") or ())
             loaded = [("tools", json.dumps(flow.load(json.loads(parts["nodes"]))).encode())]
             if "script" in head:
                 described = flow.load_script({**head["script"], "init": json.loads(parts["init"])})
