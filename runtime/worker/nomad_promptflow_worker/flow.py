@@ -128,19 +128,15 @@ class Flow:
             return _failed(node.name, _wrap(node.name, error))
 
     def load_script(self, spec):
-        """Loads a flex flow or a prompty file; returns what the runtime is told of it."""
+        """Imports a flex flow's code; start_script does the rest."""
         from .script import Script
 
-        try:
-            self.script = Script(str(self._directory), spec, self._provider)
-        except Exception:
-            raise
-        except BaseException as error:  # sys.exit() on import must not take the worker along
-            raise PythonLoadError(
-                message_format="Failed to load python module for {entry_file}: {error_type_and_message}",
-                entry_file=spec["file"],
-                error_type_and_message=f"({error.__class__.__name__}) {error}",
-            ) from error
+        self.script = Script(str(self._directory), spec, self._provider)
+        _without_exit(spec["file"], self.script.load)
+
+    def start_script(self):
+        """Makes the flow's own object; returns what the runtime is told of the flow."""
+        _without_exit(self.script.file.name, self.script.start)
         return self.script.describe()
 
     def _resolver(self, nodes):
@@ -162,6 +158,20 @@ def _wrap(name, cause):
 
 def _failed(name, error):
     return {"node": str(name), "parameters": [], "inputs": [], "error": present(error)}
+
+
+def _without_exit(file, step):
+    """sys.exit() in a flow's code must not take the worker along."""
+    try:
+        step()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise PythonLoadError(
+            message_format="Failed to load python module for {entry_file}: {error_type_and_message}",
+            entry_file=file,
+            error_type_and_message=f"({error.__class__.__name__}) {error}",
+        ) from error
 
 
 class _without_tools_package:

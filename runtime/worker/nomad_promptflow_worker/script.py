@@ -84,17 +84,34 @@ def _completed(file):
 
 
 class Script:
-    """A flow without nodes. Making one runs the flow's code."""
+    """A flow without nodes."""
 
     def __init__(self, directory, spec, provider):
         self.file = Path(directory) / spec["file"]
-        options = {"working_dir": directory, "storage": DummyRunStorage(), "init_kwargs": spec["init"]}
+        self._directory = directory
+        self._spec = spec
+        self._provider = provider
         self._is_prompty = is_prompty_flow(self.file)
+        self.executor = None
+
+    def load(self):
+        """Imports the entry's module. What is wrong with it is said by start, in prompt flow's words."""
         if self._is_prompty:
-            self.executor = _Prompty(Path(spec["file"]), provider, **options)
+            return
+        with contextlib.suppress(Exception):
+            importlib.import_module(load_yaml(self.file)["entry"].split(":")[0])
+
+    def start(self):
+        options = {"working_dir": self._directory, "storage": DummyRunStorage(), "init_kwargs": self._spec["init"]}
+        file = Path(self._spec["file"])
+        if self._is_prompty:
+            self.executor = _Prompty(file, self._provider, **options)
         else:
-            self.executor = _Flex(Path(spec["file"]), provider, signature=spec["signature"], **options)
-        self.is_async = self.executor._is_async
+            self.executor = _Flex(file, self._provider, signature=self._spec["signature"], **options)
+
+    @property
+    def is_async(self):
+        return self.executor._is_async
 
     def describe(self):
         return {
