@@ -24,6 +24,15 @@ type RunRequest struct {
 	Inputs               json.RawMessage   `json:"inputs,omitempty"` // object
 	Lines                []json.RawMessage `json:"lines,omitempty"`  // objects
 	EnvironmentVariables map[string]string `json:"environment_variables,omitempty"`
+	// FlowFile is the path, inside of the bundle, of the flow's YAML or prompty file; empty: the one there is.
+	FlowFile string `json:"flow_file,omitempty"`
+	// Variant is "${node.variant}": the variant of one node that is run instead of its default.
+	Variant string `json:"variant,omitempty"`
+	// Init are the arguments of a flex flow's class, or what overrides a prompty file's front matter. An object.
+	Init json.RawMessage `json:"init,omitempty"`
+	// The seconds after which a line or a node is stopped and fails; 0: the runtime's own bounds, which these cannot lift.
+	LineTimeout float64 `json:"line_timeout_sec,omitempty"`
+	NodeTimeout float64 `json:"node_timeout_sec,omitempty"`
 }
 
 // RunResult is the answer to a submission that ran, also when the flow failed (Status says so). Output is an object (null for
@@ -61,6 +70,8 @@ type FlowRunInfo struct {
 	SystemMetrics json.RawMessage `json:"system_metrics"` // {"duration": seconds, "prompt_tokens": n, …}
 	Result        json.RawMessage `json:"result"`
 	MessageFormat string          `json:"message_format"`
+	// Logs holds "stdout" and "stderr" of a flow without nodes; prompt flow shows them in its own log only.
+	Logs map[string]string `json:"logs,omitempty"`
 }
 
 // NodeRunInfo is the record of one node's run, with prompt flow's field names (contracts/run_info.py, RunInfo).
@@ -84,11 +95,11 @@ type NodeRunInfo struct {
 	MessageFormat string            `json:"message_format"`
 }
 
-// encode writes the request as it goes over the wire. Inputs and Lines go as they are, since encoding/json refuses the NaN and
+// encode writes the request as it goes over the wire. Inputs, Lines and Init go as they are, since encoding/json refuses the NaN and
 // Infinity that they may hold.
 func (r RunRequest) encode() ([]byte, error) {
-	inputs, lines := r.Inputs, r.Lines
-	r.Inputs, r.Lines = nil, nil
+	inputs, lines, initial := r.Inputs, r.Lines, r.Init
+	r.Inputs, r.Lines, r.Init = nil, nil, nil
 	out, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -99,6 +110,12 @@ func (r RunRequest) encode() ([]byte, error) {
 			return nil, fmt.Errorf("the inputs are not valid JSON: %w", err)
 		}
 		out = append(append(out, `,"inputs":`...), inputs...)
+	}
+	if initial != nil {
+		if err := CheckJSON(initial); err != nil {
+			return nil, fmt.Errorf("the init values are not valid JSON: %w", err)
+		}
+		out = append(append(out, `,"init":`...), initial...)
 	}
 	for i, line := range lines {
 		if err := CheckJSON(line); err != nil {

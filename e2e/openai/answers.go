@@ -43,7 +43,10 @@ type chatRequest struct {
 	Tools    []struct {
 		Function function `json:"function"`
 	} `json:"tools"`
-	Functions []function `json:"functions"`
+	Functions      []function `json:"functions"`
+	ResponseFormat struct {
+		Type string `json:"type"`
+	} `json:"response_format"`
 }
 
 func chat(w http.ResponseWriter, body []byte) {
@@ -70,7 +73,7 @@ func chat(w http.ResponseWriter, body []byte) {
 }
 
 // reply calls the first tool or function when there is one, and otherwise says back how many messages it got and the last
-// of them.
+// of them; asked for a JSON object it says the last message back as it is.
 func (r chatRequest) reply() (map[string]any, string) {
 	arguments := `{"messages": ` + fmt.Sprint(len(r.Messages)) + `}`
 	if len(r.Tools) > 0 {
@@ -83,6 +86,9 @@ func (r chatRequest) reply() (map[string]any, string) {
 	}
 	last := r.Messages[len(r.Messages)-1]
 	text := fmt.Sprintf("[%d] %s said: %s", len(r.Messages), last.Role, last.text())
+	if r.ResponseFormat.Type == "json_object" {
+		text = last.text()
+	}
 	return map[string]any{"role": "assistant", "content": text}, "stop"
 }
 

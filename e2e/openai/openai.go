@@ -29,7 +29,7 @@ type Request struct {
 	Body   json.RawMessage
 }
 
-// Failure is an answer that a server gives instead of a model's.
+// Failure is an answer that a server gives instead of a model's. The zero value stands for the model's own.
 type Failure struct {
 	Status  int
 	Header  map[string]string
@@ -102,6 +102,9 @@ func (s *Server) record(r *http.Request, body []byte) *Failure {
 	}
 	f := s.failures[0]
 	s.failures = s.failures[1:]
+	if f.Status == 0 && !f.Hangup {
+		return nil
+	}
 	return &f
 }
 

@@ -92,13 +92,9 @@ func TestLoad_refusesByNameAndLine(t *testing.T) {
 		name, yaml, class, text string
 		line                    int
 	}{
-		{"flex", "inputs: {}\nentry: a:b\n", "NotSupported", "A flex flow (key 'entry') (line 2)", 2},
 		{"csharp", "language: csharp\n", "NotSupported", "The language 'csharp'", 1},
 		{"vision", "\nmessage_format: openai-vision\n", "NotSupported", "The message format 'openai-vision'", 2},
-		{"includes", "additional_includes:\n- ../x\n", "NotSupported", "'additional_includes'", 1},
-		{"legacy tools", "tools:\n- name: x\n", "NotSupported", "'tools'", 1},
-		{"custom llm", "nodes:\n- name: n\n  type: custom_llm\n", "NotSupported", "Node 'n' of type custom_llm (line 2)", 2},
-		{"module", node + "  module: my_module\n", "NotSupported", "The module 'my_module' of node 'n' (line 2)", 2},
+		{"action", "nodes:\n- name: n\n  type: action\n", "NotSupported", "Node 'n' of type action (line 2)", 2},
 		{"image", "inputs:\n  p: {type: image}\n", "NotSupported", "Flow input 'p' of type image (line 2)", 2},
 		{"image default", "inputs:\n  p: {type: list, default: [{\"data:image/png;path\": a.png}]}\n", "NotSupported", "The image 'data:image/png;path'", 2},
 		{"number as key", "inputs:\n  1: {type: int}\n", "NotSupported", "the key 1 is of type int", 2},
@@ -138,8 +134,9 @@ func TestLoad_findsTheOneFlow(t *testing.T) {
 	}{
 		{"nothing", fstest.MapFS{"readme": file}, api.UserError, "Have found neither flow.dag.yaml nor flow.flex.yaml"},
 		{"two", fstest.MapFS{"flow.dag.yaml": file, "flow.flex.yaml": file}, "ValidationError", "Multiple files flow.dag.yaml, flow.flex.yaml exist"},
-		{"prompty", fstest.MapFS{"a.prompty": file}, "NotSupported", "A prompty file"},
-		{"flex", fstest.MapFS{"flow.flex.yaml": file}, "NotSupported", "A flex flow"},
+		{"two prompty", fstest.MapFS{"a.prompty": file, "b.prompty": file}, api.UserError, "and there are more than 1 prompty file. Please name one of a.prompty, b.prompty."},
+		{"empty prompty", fstest.MapFS{"a.prompty": file}, api.UserError, "Illegal formatting of prompty."},
+		{"empty flex", fstest.MapFS{"flow.flex.yaml": file}, "InvalidFlexFlowEntry", "Invalid entry ''.The entry should be in the format of '<module>:<function>'."},
 	}
 	for _, tc := range cases {
 		_, err := Load(tc.dir)

@@ -17,13 +17,13 @@ type aggregation struct {
 
 // aggregate runs the aggregation over completed lines with their inputs, which have one list per flow input. An error is that of
 // the inputs; a node that fails is in the node records only.
-func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Dict, lines []*Line) (aggregation, error) {
+func (x *Executor) aggregate(ctx context.Context, at place, inputs *value.Dict, lines []*Line) (aggregation, error) {
 	result := aggregation{metrics: value.NewDict()}
 	converted, err := x.aggregationInputs(inputs, len(lines))
 	if err != nil {
 		return result, err
 	}
-	s := &stage{x: x, runID: runID, parentRunID: runID, session: &session{python: x.python}}
+	s := &stage{x: x, runID: at.runID, parentRunID: at.runID, session: &session{python: x.python}, timeout: at.bounds.node}
 	if len(lines) == 1 {
 		s.session = lines[0].session
 	}
@@ -34,7 +34,7 @@ func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Di
 	}
 	s.graph = graph.NewAggregation(x.reduce, converted, given, s.session)
 	if err := s.run(ctx); err != nil {
-		x.log.Warn("aggregation failed", "run", runID, "error", err)
+		x.log.Warn("aggregation failed", "run", at.runID, "error", err)
 	}
 	result.nodes = s.recorded()
 	for _, r := range s.records {

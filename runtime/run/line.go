@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strconv"
 	"time"
@@ -11,15 +12,20 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/graph"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/template"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
 )
 
 // Line is what one line gave.
 type Line struct {
 	Output *value.Dict // nil unless the line completed
-	Info   api.FlowRunInfo
-	Nodes  []api.NodeRunInfo
+	// Primitive says that a flex flow returned one value instead of an object; Output has it as "output".
+	Primitive bool
+	Info      api.FlowRunInfo
+	Nodes     []api.NodeRunInfo
 
-	given   map[string]any // by serialized reference, for the aggregation
+	given   map[string]any     // by serialized reference, for the aggregation
+	script  *worker.LineResult // of a script, for the aggregation
+	metrics json.RawMessage    // of a script, in place of the nodes'
 	session *session
 }
 
@@ -28,33 +34,56 @@ func (l *Line) Completed() bool { return l.Info.Status == api.StatusCompleted }
 
 // RunLine runs one line without the aggregation, as a served flow does: the inputs are without a line number.
 func (x *Executor) RunLine(ctx context.Context, runID string, inputs *value.Dict) *Line {
-	l := x.line(ctx, runID, nil, inputs, x.config.LineTimeout)
+	l := x.line(ctx, place{runID: runID, bounds: bounds{x.config.LineTimeout, x.config.NodeTimeout}}, inputs)
 	l.session.release()
 	return l
 }
 
+// place is which line of which run a line is, and how long it may take.
+type place struct {
+	runID  string
+	number *int // nil: none
+	batch  bool // it is one of a batch
+	bounds bounds
+}
+
+// index is the line's number, -1 when it has none.
+func (p place) index() int {
+	if p.number == nil {
+		return -1
+	}
+	return *p.number
+}
+
+func (p place) lineRunID() string {
+	if p.number == nil {
+		return p.runID
+	}
+	return p.runID + "_" + strconv.Itoa(*p.number)
+}
+
 // line runs one line. Its session is left open for the aggregation.
-func (x *Executor) line(ctx context.Context, runID string, number *int, inputs *value.Dict, timeout time.Duration) *Line {
+func (x *Executor) line(ctx context.Context, at place, inputs *value.Dict) *Line {
 	began := time.Now()
-	if timeout > 0 {
-		at := 0
-		if number != nil {
-			at = *number
-		}
+	if timeout := at.bounds.line; timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, &lineTimeout{at, timeout})
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, &lineTimeout{max(at.index(), 0), timeout})
 		defer cancel()
 	}
-	lineRunID := runID
-	if number != nil {
-		lineRunID += "_" + strconv.Itoa(*number)
-	}
 	l := &Line{session: &session{python: x.python}, Info: api.FlowRunInfo{
-		RunID: lineRunID, ParentRunID: runID, RootRunID: runID, FlowID: x.flow.ID, Index: number, StartTime: stamp(began),
+		RunID: at.lineRunID(), ParentRunID: at.runID, RootRunID: at.runID, FlowID: x.flow.ID, Index: at.number, StartTime: stamp(began),
 		Inputs: null, Output: null, Result: null, Metrics: null, MessageFormat: messageFormat,
 	}}
-	s := &stage{x: x, runID: runID, parentRunID: lineRunID, number: number, session: l.session}
-	err := x.runNodes(ctx, l, s, inputs)
+	s := &stage{x: x, runID: at.runID, parentRunID: l.Info.RunID, number: at.number, session: l.session, timeout: at.bounds.node}
+	var err error
+	switch x.flow.Form {
+	case flow.Prompty:
+		err = x.runPrompty(ctx, l, at, inputs)
+	case flow.Flex:
+		err = x.runScript(ctx, l, at, inputs)
+	default:
+		err = x.runNodes(ctx, l, s, inputs)
+	}
 	l.end(ctx, s, began, err)
 	return l
 }
@@ -89,6 +118,9 @@ func (l *Line) end(ctx context.Context, s *stage, began time.Time, err error) {
 		l.Info.Result = l.Info.Output
 	}
 	l.Info.SystemMetrics = lineMetrics(ended.Sub(began), s.records)
+	if l.metrics != nil {
+		l.Info.SystemMetrics = l.metrics
+	}
 	l.Nodes = s.recorded()
 }
 

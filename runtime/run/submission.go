@@ -64,25 +64,26 @@ func (x *Executor) runOne(ctx context.Context, request *api.RunRequest, result *
 		return err
 	}
 	number := 0
-	line := x.line(ctx, result.RunID, &number, inputs, x.config.LineTimeout)
+	b := x.bounds(request, 0)
+	line := x.line(ctx, place{runID: result.RunID, number: &number, bounds: b}, inputs)
 	defer line.session.release()
 	result.Status, result.Error = line.Info.Status, line.Info.Error
 	result.Metrics = json.RawMessage("{}")
 	result.NodeRuns = line.Nodes
 	if line.Completed() && len(line.given) > 0 {
-		x.aggregateOne(ctx, inputs, line, result)
+		x.aggregateOne(ctx, b, inputs, line, result)
 	}
 	result.Output = line.Info.Output
 	result.FlowRuns = []api.FlowRunInfo{line.Info}
 	return nil
 }
 
-func (x *Executor) aggregateOne(ctx context.Context, inputs *value.Dict, line *Line, result *api.RunResult) {
+func (x *Executor) aggregateOne(ctx context.Context, b bounds, inputs *value.Dict, line *Line, result *api.RunResult) {
 	lists := value.NewDictSize(inputs.Len())
 	for name, v := range inputs.All() {
 		lists.Set(name, []any{v})
 	}
-	a, err := x.aggregate(ctx, result.RunID, lists, []*Line{line})
+	a, err := x.aggregate(ctx, place{runID: result.RunID, bounds: b}, lists, []*Line{line})
 	if err != nil {
 		result.Error, result.Status = asError(ctx, err), api.StatusFailed
 	}
@@ -100,7 +101,8 @@ func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result
 	if err != nil {
 		return err
 	}
-	lines := x.runLines(ctx, result.RunID, inputs)
+	b := x.bounds(request, DefaultBatchLineTimeout)
+	lines := x.runLines(ctx, place{runID: result.RunID, batch: true, bounds: b}, inputs)
 	defer func() {
 		for _, l := range lines {
 			l.session.release()
@@ -112,14 +114,17 @@ func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result
 		result.Status, result.Error = api.StatusCanceled, asError(ctx, err)
 		return nil
 	}
-	if len(x.reduce) > 0 {
-		x.aggregateBatch(ctx, inputs, lines, result)
+	switch {
+	case len(x.reduce) > 0:
+		x.aggregateBatch(ctx, b, inputs, lines, result)
+	case x.script != nil && x.script.Aggregates:
+		x.aggregateScript(ctx, lines, result)
 	}
 	return nil
 }
 
 func (x *Executor) batchInputs(lines []json.RawMessage) ([]*value.Dict, error) {
-	if len(x.flow.Inputs) == 0 {
+	if len(x.flow.Inputs) == 0 && x.flow.Form == flow.DAG {
 		return nil, flow.Fail(flow.InputNotFound, flow.TargetExecutor, "The input for flow cannot be empty in batch mode. Please review your flow and provide valid inputs.")
 	}
 	if len(lines) == 0 {
@@ -132,24 +137,25 @@ func (x *Executor) batchInputs(lines []json.RawMessage) ([]*value.Dict, error) {
 		if err != nil {
 			return nil, err
 		}
-		inputs[i] = x.flow.WithDefaults(d)
+		inputs[i] = d
+		if x.flow.Form == flow.DAG {
+			inputs[i] = x.flow.WithDefaults(d)
+		}
 	}
 	return inputs, nil
 }
 
 // runLines runs the lines, some at a time. It returns when all have ended.
-func (x *Executor) runLines(ctx context.Context, runID string, inputs []*value.Dict) []*Line {
-	timeout := x.config.LineTimeout
-	if timeout <= 0 {
-		timeout = DefaultBatchLineTimeout
-	}
+func (x *Executor) runLines(ctx context.Context, at place, inputs []*value.Dict) []*Line {
 	lines := make([]*Line, len(inputs))
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range min(x.config.Lines, len(inputs)) {
 		wg.Go(func() {
 			for i := range next {
-				lines[i] = x.line(ctx, runID, &i, inputs[i], timeout)
+				at := at
+				at.number = &i
+				lines[i] = x.line(ctx, at, inputs[i])
 				if !x.needsSession(lines[i], len(inputs)) {
 					lines[i].session.release()
 				}
@@ -187,7 +193,7 @@ func (x *Executor) collect(lines []*Line, result *api.RunResult) {
 	}
 }
 
-func (x *Executor) aggregateBatch(ctx context.Context, inputs []*value.Dict, lines []*Line, result *api.RunResult) {
+func (x *Executor) aggregateBatch(ctx context.Context, b bounds, inputs []*value.Dict, lines []*Line, result *api.RunResult) {
 	var completed []*Line
 	lists := value.NewDict()
 	for _, in := range x.flow.Inputs {
@@ -204,7 +210,7 @@ func (x *Executor) aggregateBatch(ctx context.Context, inputs []*value.Dict, lin
 			lists.Set(in.Name, append(list.([]any), v))
 		}
 	}
-	a, err := x.aggregate(ctx, result.RunID, lists, completed)
+	a, err := x.aggregate(ctx, place{runID: result.RunID, bounds: b}, lists, completed)
 	if err != nil {
 		result.Error, result.Status = asError(ctx, err), api.StatusFailed
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/connection"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
 // Config is how a runtime is set up. Zero values mean the defaults.
@@ -33,9 +34,11 @@ type Config struct {
 	Version        string // of this program, for /version
 	Environment    string // the environment's name, and below what it resolved to, for /version; default none
 	Digest         string
-	Included       []string // outputs of /score; nil: all that are not for evaluation only
+	Init           *value.Dict // arguments of the served flex flow's class; default none
+	Included       []string    // outputs of /score; nil: all that are not for evaluation only
 	BuildInfo      string
 	LineTimeout    time.Duration // 0: none for single lines
+	NodeTimeout    time.Duration // 0: none
 	MaxFlows       int           // bundles kept; default 64
 	MaxFlowBytes   int64         // bytes of unpacked bundles kept; default 4 GiB
 	MaxBody        int64         // bytes of a submission; default 64 MiB
@@ -89,16 +92,30 @@ func ConfigFromEnv(env connection.Lookup) (Config, error) {
 	if task := get("NOMAD_TASK_DIR"); c.Data == "" && task != "" {
 		c.Data = filepath.Join(task, "promptflow")
 	}
-	var timeout int
+	var timeout, nodeTimeout int
 	var err error
+	var initErr error
 	c.Included, err = included(get("PROMPTFLOW_RESPONSE_INCLUDED_FIELDS"))
+	c.Init, initErr = initConfig(get("PF_FLOW_INIT_CONFIG"))
 	errs := []error{
 		number(get, "PROMPTFLOW_MAX_CONCURRENCY", 1, &c.MaxConcurrency), number(get, "PROMPTFLOW_WORKERS", 0, &c.Workers),
-		number(get, "PF_LINE_TIMEOUT_SEC", 1, &timeout), err,
+		number(get, "PF_LINE_TIMEOUT_SEC", 1, &timeout), number(get, "PROMPTFLOW_NODE_TIMEOUT_SEC", 1, &nodeTimeout), err, initErr,
 	}
-	c.LineTimeout = time.Duration(timeout) * time.Second
+	c.LineTimeout, c.NodeTimeout = time.Duration(timeout)*time.Second, time.Duration(nodeTimeout)*time.Second
 	c = c.withDefaults()
 	return c, errors.Join(append(errs, c.check())...)
+}
+
+// initConfig reads PF_FLOW_INIT_CONFIG, a JSON object.
+func initConfig(text string) (*value.Dict, error) {
+	if text == "" {
+		return nil, nil
+	}
+	d, err := value.DecodeDict([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("read PF_FLOW_INIT_CONFIG: it can't be deserialized to json: %w: want an object of argument names and values", err)
+	}
+	return d, nil
 }
 
 func number(get func(string) string, name string, least int, to *int) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/run"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
@@ -65,8 +66,17 @@ func (s *server) score(w http.ResponseWriter, r *http.Request) error {
 	if accept := strings.Join(r.Header.Values("Accept"), ","); !acceptsJSON(accept) {
 		return notAcceptable(accept)
 	}
-	writeJSON(w, http.StatusOK, value.Encode(s.visible(served.Flow(), line.Output)))
+	writeJSON(w, http.StatusOK, value.Encode(s.answerOf(served.Flow(), line)))
 	return nil
+}
+
+// answerOf is what callers see of a line: its visible outputs, or the one value that a flex flow returned.
+func (s *server) answerOf(f *flow.Flow, line *run.Line) any {
+	out := s.visible(f, line.Output)
+	if v, ok := out.Get("output"); ok && line.Primitive {
+		return v
+	}
+	return out
 }
 
 // requestID is the run's id: the caller's, or a new one.

@@ -52,6 +52,7 @@ func encodeFlowRun(r api.FlowRunInfo) []byte {
 	o.raw("system_metrics", r.SystemMetrics)
 	o.raw("result", r.Result)
 	o.set("message_format", r.MessageFormat)
+	o.optional("logs", encodeLogs(r.Logs))
 	return o.end()
 }
 

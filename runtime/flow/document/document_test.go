@@ -135,3 +135,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestDatesAsText(t *testing.T) {
+	t.Parallel()
+	root, err := Parse([]byte("a: 2024-06-01\nb: [{c: 2024-06-02}]\nd: 2024-06-01 10:00:00\n"))
+	must.NoError(t, err)
+	root.DatesAsText()
+	for key, want := range map[string]string{"a": `"2024-06-01"`, "b": `[{"c":"2024-06-02"}]`} {
+		v, err := root.Get(key).Value.Value()
+		must.NoError(t, err)
+		test.Eq(t, want, string(value.Encode(v)))
+	}
+	_, err = root.Get("d").Value.Value()
+	test.ErrorContains(t, err, "the unquoted date")
+}

@@ -133,9 +133,13 @@ def _too_large(error):
     return UserErrorException(f"The result is too large: {error}. Return less, or a path to a file.", target=ErrorTarget.EXECUTOR)
 
 
+def is_cancellation(error):
+    return isinstance(error, (Cancelled, asyncio.CancelledError))
+
+
 def as_failure(error):
     """Prompt flow's own wording for a cancelled tool (RunTracker._enrich_run_info_with_exception)."""
-    if isinstance(error, (Cancelled, asyncio.CancelledError)):
+    if is_cancellation(error):
         return ToolCanceledError(
             message_format="Tool execution is canceled because: {msg}.", msg="Received cancel request.".rstrip("."), target=ErrorTarget.EXECUTOR
         )
@@ -150,6 +154,7 @@ class ToolCall:
         self.session = head["session"]
         self.tool = worker.flow.tools[head["node"]]
         self.refs = head.get("refs")
+        self.hidden = head.get("hidden")
         self.inputs = parts["inputs"]
         self.parts = []
         line = head["line"]
@@ -184,7 +189,7 @@ class ToolCall:
 
     def _refuse_exit(self, error):
         """What a tool raises beyond Exception (sys.exit, KeyboardInterrupt) is a failed call like any other."""
-        if isinstance(error, (Cancelled, asyncio.CancelledError)):
+        if is_cancellation(error):
             raise error
         raise ToolExecutionError(node_name=self.tool.node.name, module=self.tool.module) from error
 
@@ -196,6 +201,8 @@ class ToolCall:
             if resolved:
                 records = {name: values.any_record_json(value).decode() for name, value in resolved}
                 self.parts.append(("inputs", json.dumps(records).encode()))
+        if self.hidden:
+            inputs.update({name: _prompt_result(inputs[name], *hidden) for name, hidden in self.hidden.items()})
         return self.tool.arguments(inputs)
 
     def _end_tracing(self):
@@ -208,6 +215,16 @@ class ToolCall:
             calculator.merge_metrics_dict(total, calculator.get_openai_metrics_from_api_call(trace))
         if total:
             self.parts.append(("system_metrics", json.dumps(total, default=str).encode()))
+
+
+def _prompt_result(text, hidden_text, words):
+    """What promptflow-tools' prompt node gives."""
+    from promptflow.tools.common import PromptResult
+
+    result = PromptResult(text)
+    result.set_escape_string(hidden_text)
+    result.set_escape_mapping(dict(words or ()))
+    return result
 
 
 class Threads:
