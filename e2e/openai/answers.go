@@ -60,6 +60,9 @@ func chat(w http.ResponseWriter, body []byte) {
 		return
 	}
 	reply, reason := r.reply()
+	if text, ok := mirrored(r.Model, body); ok {
+		reply, reason = map[string]any{"role": "assistant", "content": text}, "stop"
+	}
 	asked := 0
 	for _, m := range r.Messages {
 		asked += count(m.text())
@@ -102,6 +105,9 @@ func complete(w http.ResponseWriter, body []byte) {
 		return
 	}
 	text := "completed: " + r.Prompt
+	if mirror, ok := mirrored(r.Model, body); ok {
+		text = mirror
+	}
 	write(w, http.StatusOK, map[string]any{
 		"id": "cmpl-0", "object": "text_completion", "created": 1700000000, "model": r.Model,
 		"choices": []any{map[string]any{"index": 0, "text": text, "finish_reason": "stop", "logprobs": nil}},

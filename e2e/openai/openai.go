@@ -1,4 +1,4 @@
-// Package openai is a small HTTP server that speaks the chat and completion calls of OpenAI and of Azure OpenAI, for tests and
+// Package openai is a small HTTP server that speaks the chat, completion and embeddings calls of OpenAI and of Azure OpenAI, for tests and
 // for the demo. Its answers are computed from the request alone, so that the same request always gets the same answer.
 //
 // It is no model: it says back what it was told, calls the first tool it is offered, and fails on demand. It imports
@@ -134,6 +134,9 @@ func answer(w http.ResponseWriter, r *http.Request, body []byte) {
 		refuse(w, Failure{Status: http.StatusMethodNotAllowed, Message: "Only POST is allowed."})
 	case azure && r.URL.Query().Get("api-version") == "":
 		refuse(w, Failure{Status: http.StatusNotFound, Message: "Resource not found", Type: "api-version"})
+	case byModel(w, body):
+	case strings.HasSuffix(path, "/embeddings") && (azure || path == "/v1/embeddings"):
+		embed(w, body)
 	case strings.HasSuffix(path, "/chat/completions") && (azure || path == "/v1/chat/completions"):
 		chat(w, body)
 	case strings.HasSuffix(path, "/completions") && (azure || path == "/v1/completions"):
