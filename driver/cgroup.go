@@ -66,7 +66,7 @@ var sharedCpusets = []string{"share", "shared"}
 // cpuset of the container's own below the shared one would keep the agent from ever making that smaller, so the
 // process joins the agent's instead.
 func (c cgroups) place(config *plugin.TaskConfig, id string) cgroupPlace {
-	own := cgroupPlace{Path: "/nomad-promptflow/" + id}
+	own := cgroupPlace{Path: ownCgroup(id)}
 	linux := config.Resources.Linux
 	if linux == nil {
 		return own

@@ -12,8 +12,7 @@ import (
 type leftover struct {
 	// taskID is set when the agent asked to destroy that task; the container may then be one to keep.
 	taskID string
-	// files is the folder of the driver's own files of the container, empty when that is not known.
-	files string
+	residue
 }
 
 // leftovers are, by name, the containers whose removal failed. The agent does not ask a second time, so the driver has to see to
@@ -111,18 +110,21 @@ func (d *Driver) removeLeftover(ctx context.Context, container string, left left
 	if d.tasks.ofContainer(container) != nil {
 		return nil // it was started again meanwhile
 	}
-	return d.removeWhole(ctx, container, left.files)
+	return d.removeWhole(ctx, container, left.residue)
 }
 
-// removeWhole removes a container and the driver's own files of it, now or, when that fails, later. The caller has its lock.
-func (d *Driver) removeWhole(ctx context.Context, container, files string) error {
+// removeWhole removes a container and all there is of it, now or, when that fails, later. The caller has its lock.
+func (d *Driver) removeWhole(ctx context.Context, container string, rest residue) error {
 	engine, _, err := d.current()
 	if err == nil {
 		err = engine.Remove(ctx, container)
 	}
+	if err == nil {
+		err = rest.remove(ctx)
+	}
 	if err != nil {
-		d.leftovers.add(container, leftover{files: files})
+		d.leftovers.add(container, leftover{residue: rest})
 		return fmt.Errorf("remove container %s: %w", container, err)
 	}
-	return removeFiles(files)
+	return nil
 }
