@@ -13,9 +13,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,6 +102,7 @@ type Manager struct {
 	spare    *process // forked ahead, not bound to a flow
 	forking  bool     // a spare is being forked
 	flows    map[*Flow]struct{}
+	checkers map[*Checker]struct{}
 	closed   bool
 }
 
@@ -110,6 +113,7 @@ func Start(ctx context.Context, config Config) (*Manager, error) {
 		config:   config.withDefaults(),
 		starting: make(chan struct{}, 1),
 		flows:    map[*Flow]struct{}{},
+		checkers: map[*Checker]struct{}{},
 	}
 	m.log = m.config.Logger.Named("worker")
 	m.ctx, m.cancel = context.WithCancel(context.Background())
@@ -254,6 +258,7 @@ func (m *Manager) Close() error {
 	for f := range m.flows {
 		flows = append(flows, f)
 	}
+	checkers := slices.Collect(maps.Keys(m.checkers))
 	z, spare := m.zygote, m.spare
 	m.spare = nil
 	m.mu.Unlock()
@@ -261,6 +266,9 @@ func (m *Manager) Close() error {
 	m.cancel()
 	for _, f := range flows {
 		_ = f.Close()
+	}
+	for _, c := range checkers {
+		c.Close()
 	}
 	if spare != nil {
 		spare.stop()
