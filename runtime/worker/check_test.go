@@ -142,6 +142,27 @@ func TestChecker_importsOnceWhatIsNotTheFlows(t *testing.T) {
 	test.Eq(t, 2, imports())
 }
 
+func TestChecker_knowsWhatANodeWasMadeOf(t *testing.T) {
+	m := startManager(t, Config{})
+	dir := writeFlow(t,
+		"a.py", script("import shared\nfrom pack import inner\nopen('a.txt').read()\n@tool\ndef f(): pass\n"), "a.txt", "x",
+		"b.py", script("import shared\n@tool\ndef f(): pass\n"),
+		"c.py", script("@tool\ndef f(): pass\n"),
+		"d.py", script("import importlib\nimportlib.import_module('shared')\n@tool\ndef f(): pass\n"),
+		"shared.py", "import deep\nopen('shared.txt').read()\n", "shared.txt", "y", "deep.py", "", "pack/__init__.py", "", "pack/inner.py", "", "other.py", "",
+	)
+	var files [][]string
+	for _, r := range checker(t, m, dir)(0, nodeJob("a", "a.py"), nodeJob("b", "./b.py"), nodeJob("c", "c.py"), nodeJob("d", "d.py")) {
+		must.NotNil(t, r.Tool, must.Sprint(r))
+		must.Nil(t, r.Tool.Error, must.Sprint(r.Tool.Error))
+		files = append(files, r.Files)
+	}
+	test.Eq(t, []string{"a.py", "a.txt", "deep.py", "pack/__init__.py", "pack/inner.py", "shared.py", "shared.txt"}, files[0])
+	test.SliceContainsAll(t, []string{"a.txt", "b.py", "deep.py", "shared.py", "shared.txt"}, files[1])
+	test.Eq(t, []string{"c.py"}, files[2])
+	test.SliceContains(t, files[3], "shared.py")
+}
+
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "\\'") + "'" }
 
 func TestChecker_templates(t *testing.T) {

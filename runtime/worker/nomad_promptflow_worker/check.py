@@ -5,6 +5,7 @@ forked for the files that changed, finds them done. A child that crashes or hang
 """
 
 import ast
+import builtins
 import contextlib
 import ctypes
 import importlib
@@ -17,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 from promptflow.contracts.flow import Node
@@ -169,7 +171,7 @@ class _Jobs:
         self._out = os.fdopen(out, "wb")
         self._loader = None
         self._before = set(sys.modules)
-        self._opened = set()
+        self._read = Files(check.directory)
 
     def run(self, first):
         sys.dont_write_bytecode = True
@@ -196,15 +198,7 @@ class _Jobs:
         file = getattr(module, "__file__", None)
         if not isinstance(file, str):
             return True  # namespace packages and what is made at run time cannot be told
-        return self._relative(file) is not None
-
-    def _relative(self, path):
-        """The path below the flow's folder, None for one elsewhere."""
-        if not isinstance(path, (str, bytes)):
-            return None
-        path = os.path.realpath(os.path.join(self._check.directory, os.fsdecode(path)))
-        folder = self._check.directory + os.sep
-        return path[len(folder) :] if path.startswith(folder) else None
+        return self._read.relative(file) is not None
 
     # Templates.
 
@@ -241,28 +235,14 @@ class _Jobs:
             # A module of the same name that another import brought is not the flow's.
             for name in {p.stem for p in Path(check.directory).glob("*.py")} | {p.parent.name for p in Path(check.directory).glob("*/__init__.py")}:
                 sys.modules.pop(name, None)
-            sys.addaudithook(self._note_open)
+            self._read.watch()
         return self._loader
-
-    def _note_open(self, event, arguments):
-        if event == "open" and arguments:
-            relative = self._relative(arguments[0])
-            if relative is not None and not relative.endswith(".pyc"):
-                self._opened.add(relative)
-
-    def _files(self):
-        """The flow's files that loading a node has read, now or for a node before it."""
-        files = set(self._opened)
-        for module in list(sys.modules.values()):
-            relative = self._relative(getattr(module, "__file__", None))
-            if relative is not None:
-                files.add(relative)
-        return sorted(files)
 
     def _node(self, job):
         loader = self._start()
         mapping = job["node"]
         name = str(mapping.get("name"))
+        self._read.begin()
         try:
             node = Node.deserialize(mapping)
             resolved = loader._resolver([node]).resolve_tool_by_node(node)
@@ -270,7 +250,7 @@ class _Jobs:
             return self._failed(name, mapping, error)
         except BaseException as error:  # sys.exit() on import
             return self._failed(name, mapping, _wrap(name, error))
-        result = {"tool": Tool(resolved.node, resolved.callable).describe(), "files": self._files()}
+        result = {"tool": Tool(resolved.node, resolved.callable).describe(), "files": self._files(mapping)}
         result["function"] = self._function(resolved.callable)
         definition = resolved.definition
         if definition is not None:
@@ -278,8 +258,12 @@ class _Jobs:
             result["init"] = sorted(resolved.init_args or {})
         return result
 
+    def _files(self, mapping):
+        source = (mapping.get("source") or {}).get("path")
+        return self._read.since(source if isinstance(source, str) else "")
+
     def _failed(self, name, mapping, error):
-        result = {"tool": {"node": name, "parameters": [], "inputs": [], "error": present(error)}, "files": self._files()}
+        result = {"tool": {"node": name, "parameters": [], "inputs": [], "error": present(error)}, "files": self._files(mapping)}
         cause = _innermost(error)
         result["cause"] = {"class": type(cause).__name__, "message": str(cause)[:4096], "name": getattr(cause, "name", None) or ""}
         result["place"] = self._place(error)
@@ -292,12 +276,12 @@ class _Jobs:
         """The deepest place in the flow's files that an error and its causes know."""
         found = None
         for error in _chain(error):
-            if isinstance(error, SyntaxError) and self._relative(error.filename) is not None:
-                found = {"file": self._relative(error.filename), "line": error.lineno or 1, "column": error.offset or 1}
+            if isinstance(error, SyntaxError) and self._read.relative(error.filename) is not None:
+                found = {"file": self._read.relative(error.filename), "line": error.lineno or 1, "column": error.offset or 1}
                 continue
             trace = error.__traceback__
             while trace is not None:
-                relative = self._relative(trace.tb_frame.f_code.co_filename)
+                relative = self._read.relative(trace.tb_frame.f_code.co_filename)
                 if relative is not None:
                     found = {"file": relative, "line": trace.tb_lineno, "column": _trace_column(trace)}
                 trace = trace.tb_next
@@ -306,7 +290,7 @@ class _Jobs:
     def _function(self, function):
         original = inspect.unwrap(getattr(function, "func", function))
         code = getattr(original, "__code__", None)
-        relative = self._relative(code.co_filename) if code else None
+        relative = self._read.relative(code.co_filename) if code else None
         if relative is None:
             return None
         line = code.co_firstlineno
@@ -340,6 +324,82 @@ class _Jobs:
 
     def _requirements(self, job):
         return {"findings": [f for f in map(_requirement, job["lines"]) if f]}
+
+
+class Files:
+    """Tells which of the flow's files loading a node has read: its script, the modules that it and they import, and data."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._imports = {}  # file -> the flow's files that it imports
+        self._opened = set()  # since begin
+        self._came_with = {}  # file -> the data that was read with it the first time
+        self._all = set()
+
+    def relative(self, path):
+        """The path below the flow's folder, None for one elsewhere."""
+        if not isinstance(path, (str, bytes)):
+            return None
+        path = os.path.realpath(os.path.join(self._directory, os.fsdecode(path)))
+        folder = self._directory + os.sep
+        return path[len(folder) :] if path.startswith(folder) else None
+
+    def watch(self):
+        original = builtins.__import__
+
+        def noting(name, globals=None, locals=None, fromlist=(), level=0):
+            module = original(name, globals, locals, fromlist, level)
+            importer = self.relative((globals or {}).get("__file__"))
+            if importer is not None:
+                self._note_import(importer, module, fromlist or ())
+            return module
+
+        builtins.__import__ = noting
+        sys.addaudithook(self._note_open)
+
+    def _note_open(self, event, arguments):
+        if event == "open" and arguments:
+            relative = self.relative(arguments[0])
+            if relative is not None and not relative.endswith(".pyc"):
+                self._opened.add(relative)
+
+    def _note_import(self, importer, module, names):
+        found = [module, *(getattr(module, n, None) for n in names)]
+        prefix = module.__name__ + "."
+        found.extend(m for n, m in list(sys.modules.items()) if n.startswith(prefix))
+        for m in found:
+            file = self.relative(getattr(m, "__file__", None)) if isinstance(m, types.ModuleType) else None
+            if file is not None:
+                self._imports.setdefault(importer, set()).add(file)
+
+    def begin(self):
+        self._opened = set()
+
+    def since(self, source):
+        """What was read since begin, and what of that had been read before."""
+        self._all |= self._opened
+        data = {f for f in self._opened if not f.endswith(".py")}
+        for file in self._opened:
+            self._came_with.setdefault(file, data)
+        files = {os.path.normpath(source), *self._opened}
+        left = list(files)
+        while left:
+            file = left.pop()
+            if self._imports_unseen(file):
+                return sorted(self._all)
+            new = (self._imports.get(file, set()) | self._came_with.get(file, set())) - files
+            files |= new
+            left.extend(new)
+        return sorted(files)
+
+    def _imports_unseen(self, file):
+        """Whether a script may import in ways that are not seen here, a second time."""
+        if not file.endswith(".py"):
+            return False
+        with contextlib.suppress(OSError):
+            text = Path(self._directory, file).read_bytes()
+            return b"importlib" in text or b"__import__" in text or b"exec(" in text
+        return False
 
 
 def _chain(error):
