@@ -32,7 +32,7 @@ func (c *checking) template(u *unit) (string, bool) {
 func (c *checking) promptNode(ctx context.Context, u *unit) {
 	text, err := run.Template(c.folder.files, u.Node)
 	if err != nil {
-		c.report.failure(u.Source.Place.At(asError(err)), c.mendPath(u), u)
+		c.report.failure(u.pathPlace().At(asError(err)), c.mendPath(u), u)
 		return
 	}
 	_, err = tool.NewPrompt(ctx, renderer{c}, tool.PromptSpec{Node: u.Name, Source: text, Literals: u.literals()})
@@ -170,7 +170,7 @@ func (c *checking) llmNode(ctx context.Context, u *unit) {
 	text, missing := run.Template(c.folder.files, u.Node)
 	provider := c.llmTool(ctx, u, text)
 	if missing != nil {
-		c.report.failure(u.Source.Place.At(asError(missing)), c.mendPath(u), u)
+		c.report.failure(u.pathPlace().At(asError(missing)), c.mendPath(u), u)
 		return
 	}
 	found := c.variablesOf(text)
@@ -261,7 +261,7 @@ func (c *checking) llmInputs(u *unit, provider string, found variables) {
 	for _, p := range parameters {
 		known[p.Name] = p
 		names = append(names, p.Name)
-		if in := u.input(p.Name); p.Required && (in == nil || in.Kind == flow.Literal && (in.Literal == nil || in.Literal == "")) {
+		if in := u.input(p.Name); p.Required && (in == nil || leftOut(*in)) {
 			c.missingParameter(u, provider, p)
 		}
 	}
@@ -269,17 +269,28 @@ func (c *checking) llmInputs(u *unit, provider string, found variables) {
 	for _, in := range u.Inputs {
 		p, isParameter := known[in.Name]
 		switch {
-		case isParameter && in.Kind == flow.Literal && in.Literal != nil && in.Literal != "":
+		case leftOut(in):
+		case isParameter && in.Kind == flow.Literal:
 			c.llmLiteral(u, p, in)
-		case !isParameter && !found.has(in.Name):
+		case !isParameter && !found.has(in.Name) && !u.forOtherProvider(in.Name):
 			c.report.warn("UnknownToolInput", in.Place, u,
 				"The input '"+in.Name+"' of node '"+u.Name+"' has no effect: "+provider+"."+u.API+" has no such parameter, and the template does not use it.",
 				mendParameter(in.Name, provider, names))
 		}
 	}
-	if provider == "OpenAI" && u.input("model") == nil {
+	if provider == "OpenAI" && u.input("model") == nil && u.input("deployment_name") == nil {
 		c.report.warn("ModelMissing", u.fields.key(u.File, "inputs", u.Place), u, "Node '"+u.Name+"' names no model.", "Add 'model' under the node's 'inputs'.")
 	}
+}
+
+// leftOut reports whether prompt flow drops an input before the tool sees it.
+func leftOut(in flow.NodeInput) bool {
+	return in.Kind == flow.Literal && (in.Literal == nil || in.Literal == "")
+}
+
+// forOtherProvider reports whether an input is there so that the node can change its connection: OpenAI has models, Azure deployments.
+func (u *unit) forOtherProvider(name string) bool {
+	return (name == "model" || name == "deployment_name") && u.input("model") != nil && u.input("deployment_name") != nil
 }
 
 func mendParameter(name, provider string, names []string) string {

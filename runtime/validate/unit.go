@@ -54,16 +54,21 @@ func (c *checking) withoutPython(u *unit) {
 	if u.Source.Type != "code" || u.Source.Path == "" || c.folder.has(u.Source.Path) {
 		return
 	}
-	c.report.failure(u.Source.Place.At(run.LoadFailure(u.Node, flow.InvalidSource, "InvalidSource",
+	c.report.failure(u.pathPlace().At(run.LoadFailure(u.Node, flow.InvalidSource, "InvalidSource",
 		"Load tool failed for node '"+u.Name+"'. Tool file '"+u.Source.Path+"' can not be found.")), c.mendPath(u), u)
 }
 
 // script is a line of a node's script.
 func (c *checking) script(u *unit, line int) flow.Place {
 	if u.Source.Path == "" || !c.folder.has(u.Source.Path) {
-		return u.Source.Place
+		return u.pathPlace()
 	}
 	return flow.Place{File: cleanPath(u.Source.Path), Line: line, Column: 1}
+}
+
+// pathPlace is where the path of a node's source is written.
+func (u *unit) pathPlace() flow.Place {
+	return u.fields.below("source").value(u.File, "path", u.Source.Place)
 }
 
 // toolError reports why a node's tool could not be loaded.
@@ -74,14 +79,29 @@ func (c *checking) toolError(u *unit, answer *worker.CheckResult) {
 		return
 	}
 	place, mend := c.mendTool(u, &e, answer)
+	if answer.Place != nil && answer.Cause != nil && c.saidOfScript(u.Source.Path+"\x00"+place.File+"\x00"+answer.Cause.Message) {
+		return
+	}
 	c.report.failure(place.At(&e), mend, u)
+}
+
+// saidOfScript reports whether a script's mistake has been reported for another node that uses the script, and notes it.
+func (c *checking) saidOfScript(key string) bool {
+	if c.scripts[key] {
+		return true
+	}
+	if c.scripts == nil {
+		c.scripts = map[string]bool{}
+	}
+	c.scripts[key] = true
+	return false
 }
 
 // mendTool says where a tool's error is and what to do.
 func (c *checking) mendTool(u *unit, e *api.Error, answer *worker.CheckResult) (flow.Place, string) {
 	switch e.Class() {
 	case "InvalidSource":
-		return u.Source.Place, c.mendPath(u)
+		return u.pathPlace(), c.mendPath(u)
 	case "NoToolDefined":
 		return c.mendNoTool(u, answer.Outline)
 	case "MultipleToolsDefined":
@@ -167,7 +187,7 @@ func (c *checking) mendModule(name string) string {
 	for _, file := range c.folder.names(".py") {
 		own = append(own, strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(file, ".py"), "/__init__"), "/", "."))
 	}
-	return didYouMean(name, own, quoted, "Add "+top+".py to the flow's folder, or build an environment with the package that has '"+top+"'.")
+	return didYouMean(name, own, quoted, "Build an environment with the package that has '"+top+"', or add "+top+".py to the flow's folder if it is the flow's own.")
 }
 
 // mendConnection names the connections there are.
@@ -236,7 +256,7 @@ func (c *checking) signature(u *unit, answer *worker.CheckResult) {
 		case in == nil:
 			c.report.err(toolExecution, u.fields.key(u.File, "inputs", u.Place), u,
 				"Node '"+u.Name+"' does not give '"+p.Name+"', which "+function+where+" needs: the call fails.", "Add '"+p.Name+"' under the node's 'inputs', or give the parameter a default.")
-		case in.Kind == flow.Literal && (in.Literal == nil || in.Literal == ""):
+		case leftOut(*in):
 			c.report.err(toolExecution, in.Where, u,
 				"The input '"+p.Name+"' of node '"+u.Name+"' is empty, which prompt flow leaves out, and "+function+where+" needs it: the call fails.",
 				"Write a value, or give the parameter a default.")
@@ -261,7 +281,7 @@ func (c *checking) unknownInputs(u *unit, answer *worker.CheckResult, function s
 	}
 	known = append(known, answer.Init...)
 	for _, in := range u.Inputs {
-		if slices.Contains(known, in.Name) || in.Kind == flow.Literal && (in.Literal == nil || in.Literal == "") {
+		if slices.Contains(known, in.Name) || leftOut(in) {
 			continue
 		}
 		fallback := "Remove it: the function has no inputs."
@@ -286,7 +306,7 @@ func (c *checking) inputTypes(u *unit, answer *worker.CheckResult) {
 			c.report.warn("TypeMismatch", in.Where, u,
 				"The flow input '"+source.Name+"' is of type "+source.Type+", and the parameter '"+in.Name+"' of "+definition.Type[0]+": it is handed on as it is.",
 				"Give the flow input the type "+definition.Type[0]+", or change the parameter's annotation.")
-		case in.Kind == flow.Literal && len(definition.Enum) > 0 && in.Literal != nil && in.Literal != "" &&
+		case in.Kind == flow.Literal && len(definition.Enum) > 0 && !leftOut(in) &&
 			!slices.ContainsFunc(definition.Enum, func(v any) bool { return v == value.Str(in.Literal) }):
 			c.report.warn("LiteralNotInEnum", in.Where, u, value.Repr(in.Literal)+" is not one of the values of parameter '"+in.Name+"'.",
 				didYouMean(value.Str(in.Literal), enumTexts(definition.Enum), quoted, "Use one of "+listed(enumTexts(definition.Enum))+"."))

@@ -96,6 +96,7 @@ type checking struct {
 	tools       json.RawMessage
 	python      answers
 	metaErrors  []metaError
+	scripts     map[string]bool // mistakes in scripts that have been reported
 	reused      int
 	checked     int
 }
