@@ -46,6 +46,8 @@ type Validation struct {
 	Unchecked []string `json:"unchecked,omitempty"`
 	// Tools is the metadata of the flow's tools, in the shape of prompt flow's flow.tools.json.
 	Tools json.RawMessage `json:"tools,omitempty"`
+	// ToolErrors says why sources are not among the tools.
+	ToolErrors map[string]*Error `json:"tool_errors,omitempty"`
 	// Reused counts the Python tools and templates whose last check still held, Checked those that were checked anew.
 	Reused   int     `json:"reused"`
 	Checked  int     `json:"checked"`

@@ -128,9 +128,9 @@ func (c *checking) unused() {
 	note := func(r flow.Reference) {
 		switch r.Kind {
 		case flow.NodeOutput:
-			nodes[r.Name] = true
+			markUsed(nodes, r.Name, nodeNames(c.draft.Flow))
 		case flow.FlowInput:
-			inputs[r.Name] = true
+			markUsed(inputs, r.Name, inputNames(c.draft.Flow.Inputs))
 		}
 	}
 	for _, u := range c.units {
@@ -157,6 +157,17 @@ func (c *checking) unused() {
 			c.report.warn("UnusedNode", n.Place, c.unitAt(&apiLocation{File: n.File, Line: n.Line, Column: n.Column}),
 				"Nothing uses the output of node '"+n.Name+"'; it runs all the same.", "Remove the node, or refer to it as ${"+n.Name+".output}.")
 		}
+	}
+}
+
+// markUsed notes a name as used; where there is no such name, the one that was meant.
+func markUsed(used map[string]bool, name string, names []string) {
+	used[name] = true
+	if slices.Contains(names, name) {
+		return
+	}
+	for _, n := range near(name, names) {
+		used[n] = true
 	}
 }
 

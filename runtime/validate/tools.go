@@ -63,24 +63,46 @@ func (m *metadata) ask(c *checking, source, kind string) {
 			m.code[source] = r.Meta
 		case r.Error != nil:
 			c.metaFailed(source, r.Error)
+		default:
+			c.metaFailed(source, api.NewError([]string{api.UserError, "GenerateMetaUserError"}, flow.TargetExecutor,
+				"Generate tool meta failed for '%s': %s%s.", source, r.Crash, r.Failure))
 		}
 	}})
 }
 
-// metaFailed reports what keeps prompt flow from telling a tool's interface, where nothing else is wrong with it.
+// metaFailed notes what keeps prompt flow from telling a tool's interface.
 func (c *checking) metaFailed(source string, e *api.Error) {
-	for _, u := range c.units {
-		if u.Source != nil && u.Source.Path == source {
-			c.metaErrors = append(c.metaErrors, metaError{u, e})
-			return
+	e.Message = c.shorten(e.Message)
+	c.metaErrors = append(c.metaErrors, metaError{source, e})
+}
+
+// metaError is a metadata error of a source.
+type metaError struct {
+	source string
+	err    *api.Error
+}
+
+// reportMeta reports metadata errors of nodes with which nothing else is wrong.
+func (c *checking) reportMeta() {
+	for _, e := range c.metaErrors {
+		for _, u := range c.units {
+			if u.Source != nil && u.Source.Path == e.source && !c.report.hasError(u) {
+				c.report.failure(c.script(u, 1).At(e.err), "", u)
+				break
+			}
 		}
 	}
 }
 
-// metaError is a metadata error of a node's source.
-type metaError struct {
-	unit *unit
-	err  *api.Error
+func (c *checking) toolErrors() map[string]*api.Error {
+	var all map[string]*api.Error
+	for _, e := range c.metaErrors {
+		if all == nil {
+			all = map[string]*api.Error{}
+		}
+		all[e.source] = e.err
+	}
+	return all
 }
 
 // inMetadataOrder returns each node followed by its variants.

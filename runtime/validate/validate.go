@@ -72,7 +72,7 @@ func (v *Validator) Check(ctx context.Context, tools bool) (*api.Validation, err
 	}
 	c.judge(ctx)
 	out := &api.Validation{
-		Result: api.ResultSucceeded, Problems: c.report.sorted(), Unchecked: c.unchecked, Tools: c.tools,
+		Result: api.ResultSucceeded, Problems: c.report.sorted(), Unchecked: c.unchecked, Tools: c.tools, ToolErrors: c.toolErrors(),
 		Reused: c.reused, Checked: c.checked,
 	}
 	if out.Failed(false) {
@@ -154,11 +154,7 @@ func (c *checking) judge(ctx context.Context) {
 	for _, u := range c.units {
 		c.unit(ctx, u)
 	}
-	for _, e := range c.metaErrors {
-		if !c.report.hasError(e.unit) {
-			c.report.failure(c.script(e.unit, 1).At(e.err), "", e.unit)
-		}
-	}
+	c.reportMeta()
 }
 
 // unit is a node, or one of its variants, to be checked by itself.
