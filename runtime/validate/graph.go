@@ -99,6 +99,9 @@ func (c *checking) mendGraph(f *flow.Flow, e *api.Error) string {
 
 // mendInput is the mend for a reference to a flow input that there is not.
 func (c *checking) mendInput(f *flow.Flow, name string) string {
+	if strings.Contains(name, "${") {
+		return mendTwo
+	}
 	if head, _, ok := strings.Cut(name, "."); ok && f.Input(head) != nil {
 		return "A flow input has no properties in a reference: write ${inputs." + head + "} and take the rest of it in the node."
 	}
@@ -116,8 +119,14 @@ func (c *checking) mendInput(f *flow.Flow, name string) string {
 	return didYouMean(name, names, form, "Add '"+name+"' under 'inputs' with its type, or use one of "+listed(names)+".")
 }
 
+// mendTwo is the mend for a value that begins and ends with references.
+const mendTwo = "A value is one whole reference or none: give each reference to an input of its own, and put them together in the node."
+
 // mendNode is the mend for a reference to a node that there is not; from is the node that has it.
 func (c *checking) mendNode(f *flow.Flow, name, from string) string {
+	if strings.Contains(name, "${") {
+		return mendTwo
+	}
 	inner := strings.Trim(name, "{} ")
 	switch rest, isInput := strings.CutPrefix(inner, "input."); {
 	case inner != name && strings.HasPrefix(inner, "inputs"), name == "inputs" || name == "input":

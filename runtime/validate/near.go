@@ -17,6 +17,9 @@ func near(name string, names []string) []string {
 		return nil
 	}
 	bound := max(1, len(name)/3)
+	if len(name) > 3 {
+		bound = max(2, bound) // two characters that changed places
+	}
 	lower := strings.ToLower(name)
 	var found []candidate
 	for _, n := range names {
@@ -24,7 +27,7 @@ func near(name string, names []string) []string {
 			continue
 		}
 		d := levenshtein.Distance(lower, strings.ToLower(n), nil)
-		if d <= bound || len(name) >= 3 && strings.HasPrefix(strings.ToLower(n), lower) {
+		if d <= bound && d < max(len(name), len(n)) || len(name) >= 3 && strings.HasPrefix(strings.ToLower(n), lower) {
 			found = append(found, candidate{n, d})
 		}
 	}
