@@ -2,6 +2,7 @@ package validate
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/run"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/tool"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
 )
@@ -79,10 +81,48 @@ func (c *checking) toolError(u *unit, answer *worker.CheckResult) {
 		return
 	}
 	place, mend := c.mendTool(u, &e, answer)
-	if answer.Place != nil && answer.Cause != nil && c.saidOfScript(u.Source.Path+"\x00"+place.File+"\x00"+answer.Cause.Message) {
+	if answer.Place != nil && answer.Cause != nil && c.saidOfScript(fmt.Sprint(place, answer.Cause.Message)) {
 		return
 	}
 	c.report.failure(place.At(&e), mend, u)
+	if answer.Inputs != nil { // the tool is there, and one of its inputs is wrong
+		c.otherLiterals(u, answer, place)
+		c.signature(u, answer)
+	}
+}
+
+// otherLiterals checks the literals of a node beyond the first wrong one, with which prompt flow stops.
+func (c *checking) otherLiterals(u *unit, answer *worker.CheckResult, said flow.Place) {
+	for _, in := range u.Inputs {
+		definition, ok := answer.Inputs[in.Name]
+		if !ok || len(definition.Type) == 0 || in.Kind != flow.Literal || leftOut(in) || in.Where == said {
+			continue
+		}
+		typ := definition.Type[0]
+		if strings.HasSuffix(typ, "Connection") {
+			c.connectionInput(u, in, definition.Type)
+		} else if err := (tool.Parameter{Type: typ}).Check(in.Literal); err != nil {
+			e := *tool.WrongLiteral(u.Name, in.Name, typ, in.Literal)
+			c.report.failure(in.Where.At(&e), mendInputType(e.Message), u)
+		}
+	}
+}
+
+// connectionInput checks that a connection is there and of one of the classes.
+func (c *checking) connectionInput(u *unit, in flow.NodeInput, classes []string) {
+	name := value.Str(in.Literal)
+	found, err := c.connections.Get(name)
+	if err != nil {
+		c.report.failure(in.Where.At(run.LoadFailure(u.Node, flow.Class{api.UserError, "ValidationError", "InvalidRequest", "GetConnectionError"}, "GetConnectionError",
+			"Get connection '"+name+"' for node '"+u.Name+"' error: "+err.Error())), c.mendConnection(), u)
+		return
+	}
+	if !slices.Contains(classes, found.Class) {
+		list := strings.Join(classes, "', '")
+		c.report.failure(in.Where.At(run.LoadFailure(u.Node, flow.Class{api.UserError, "ValidationError", "InvalidFlowRequest", "NodeInputValidationError"}, "NodeInputValidationError",
+			"Input '"+in.Name+"' for node '"+u.Name+"' of type '"+found.Class+"' is not supported, valid types ['"+list+"'].")),
+			"Name a connection of one of the types '"+list+"'.", u)
+	}
 }
 
 // saidOfScript reports whether a script's mistake has been reported for another node that uses the script, and notes it.

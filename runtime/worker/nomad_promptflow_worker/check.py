@@ -22,11 +22,13 @@ import types
 from pathlib import Path
 
 from promptflow.contracts.flow import Node
+from promptflow.exceptions import PromptflowException
 
 from .flow import Flow, Tool, _wrap, present
 
 _PR_SET_PDEATHSIG = 1
 _MAX_LINE = 64 << 20
+_INPUT_ERRORS = ("NodeInputValidationError", "GetConnectionError")
 
 
 class Check:
@@ -245,25 +247,35 @@ class _Jobs:
         self._read.begin()
         try:
             node = Node.deserialize(mapping)
-            resolved = loader._resolver([node]).resolve_tool_by_node(node)
+            resolver = loader._resolver([node])
+            resolved = resolver.resolve_tool_by_node(node)
         except Exception as error:
-            return self._failed(name, mapping, error)
+            result = self._failed(name, mapping, error)
+            if type(_innermost_own(error)).__name__ in _INPUT_ERRORS:
+                with contextlib.suppress(Exception):  # what its other inputs are like
+                    self._describe(result, resolver.resolve_tool_by_node(Node.deserialize(mapping), convert_input_types=False))
+            return result
         except BaseException as error:  # sys.exit() on import
             return self._failed(name, mapping, _wrap(name, error))
-        result = {"tool": Tool(resolved.node, resolved.callable).describe(), "files": self._files(mapping)}
+        result = {"tool": {}, "files": self._files(mapping)}
+        self._describe(result, resolved)
+        return result
+
+    def _describe(self, result, resolved):
+        """Add what the node's tool takes; an error that the result has stays."""
+        result["tool"] = {**Tool(resolved.node, resolved.callable).describe(), **result["tool"]}
         result["function"] = self._function(resolved.callable)
         definition = resolved.definition
         if definition is not None:
             result["inputs"] = {k: _definition(d) for k, d in (definition.inputs or {}).items()}
             result["init"] = sorted(resolved.init_args or {})
-        return result
 
     def _files(self, mapping):
         source = (mapping.get("source") or {}).get("path")
         return self._read.since(source if isinstance(source, str) else "")
 
     def _failed(self, name, mapping, error):
-        result = {"tool": {"node": name, "parameters": [], "inputs": [], "error": present(error)}, "files": self._files(mapping)}
+        result = {"tool": {"node": name, "error": present(error)}, "files": self._files(mapping)}
         cause = _innermost(error)
         result["cause"] = {"class": type(cause).__name__, "message": str(cause)[:4096], "name": getattr(cause, "name", None) or ""}
         result["place"] = self._place(error)
@@ -408,6 +420,15 @@ def _chain(error):
         seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _innermost_own(error):
+    """The innermost of the causes that is prompt flow's."""
+    found = error
+    for cause in _chain(error):
+        if isinstance(cause, PromptflowException):
+            found = cause
+    return found
 
 
 def _innermost(error):
