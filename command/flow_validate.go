@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -226,6 +227,18 @@ func (o *validateOptions) localCheck(environment map[string]string) checkFunc {
 	return func(ctx context.Context) (*api.Validation, error) { return v.Check(ctx, false) }
 }
 
+// shownFolder is the flow's folder as it goes before the names of its files: from where the caller stands, so that they can be opened.
+func (o *validateOptions) shownFolder() string {
+	here, err := os.Getwd()
+	if err != nil || !filepath.IsAbs(o.flow) {
+		return filepath.Clean(o.flow)
+	}
+	if relative, err := filepath.Rel(here, o.flow); err == nil && filepath.IsLocal(relative) {
+		return relative
+	}
+	return o.flow
+}
+
 // print shows a validation and returns the exit code.
 func (c *flowValidateCommand) print(o *validateOptions, v *api.Validation, took time.Duration) int {
 	switch o.format {
@@ -234,11 +247,11 @@ func (c *flowValidateCommand) print(o *validateOptions, v *api.Validation, took 
 			return code
 		}
 	case "sarif":
-		if code := c.printDocument(sarifLog(v), true); code != exitOK {
+		if code := c.printDocument(sarifLog(v, o.shownFolder()), true); code != exitOK {
 			return code
 		}
 	default:
-		printProblems(c.stdout, v, took)
+		printProblems(c.stdout, v, o.shownFolder(), took)
 	}
 	if v.Failed(o.strict) {
 		return exitFailure

@@ -2,6 +2,7 @@ package command
 
 import (
 	"net/url"
+	"path/filepath"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 )
@@ -72,8 +73,8 @@ type (
 	}
 )
 
-// sarifLog turns a validation into a SARIF log for pipelines: a rule for each kind of problem, a result for each problem.
-func sarifLog(v *api.Validation) sarif {
+// sarifLog turns the validation of a folder into a SARIF log for pipelines: a rule for each kind of problem, a result for each problem.
+func sarifLog(v *api.Validation, folder string) sarif {
 	run := sarifRun{
 		Tool:       sarifTool{sarifDriver{Name: Name, Version: Version, Rules: []sarifRule{}}},
 		Results:    []sarifResult{},
@@ -86,6 +87,9 @@ func sarifLog(v *api.Validation) sarif {
 			index = len(rules)
 			rules[p.Code] = index
 			run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{p.Code, sarifMessage{p.Code}})
+		}
+		if p.File != "" {
+			p.File = filepath.ToSlash(filepath.Join(folder, p.File))
 		}
 		run.Results = append(run.Results, sarifOf(p, index))
 	}
