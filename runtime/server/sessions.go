@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path"
@@ -259,7 +260,8 @@ func (s *session) apply(files []api.File) error {
 	for _, f := range files {
 		wanted[f.Path] = true
 	}
-	for name := range s.changed {
+	// What is below a name goes before it: a folder may have taken the place of a file.
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(s.changed))) {
 		if wanted[name] {
 			continue
 		}
@@ -268,9 +270,14 @@ func (s *session) apply(files []api.File) error {
 		}
 		delete(s.changed, name)
 	}
-	for _, f := range files {
-		if err := s.change(root, f); err != nil {
-			return err
+	for _, removed := range []bool{true, false} {
+		for _, f := range files {
+			if f.Removed != removed {
+				continue
+			}
+			if err := s.change(root, f); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -305,8 +312,7 @@ func (s *session) change(root *os.Root, f api.File) error {
 
 // put writes a file as a whole, or removes it. Each file that is written gets a time of its own, so that it is seen to be another.
 func (s *session) put(root *os.Root, name string, content *[]byte) error {
-	err := root.Remove(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+	if err := remove(root, name); err != nil {
 		return badValidate("has the path %q, which cannot be written: %v", name, err)
 	}
 	if content == nil {
@@ -315,13 +321,38 @@ func (s *session) put(root *os.Root, name string, content *[]byte) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return badValidate("has the path %q, which cannot be written: %v", name, err)
 	}
-	if err := root.WriteFile(name, *content, 0o600); err != nil {
+	switch err := root.WriteFile(name, *content, 0o600); {
+	case errors.Is(err, syscall.EISDIR):
+		return badValidate("has the path %q, which is a folder of the flow", name)
+	case err != nil:
 		return storeError(err)
 	}
 	s.writes++
 	at := time.Unix(s.writes, 0)
 	if err := root.Chtimes(name, at, at); err != nil {
 		return storeError(err)
+	}
+	return nil
+}
+
+// remove removes a file and the folders that are empty without it. A folder with files is no file, and stays.
+func remove(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return nil
+	case err != nil:
+		return err
+	case info.IsDir():
+		return nil
+	}
+	if err := root.Remove(name); err != nil {
+		return err
+	}
+	for parent := path.Dir(name); parent != "."; parent = path.Dir(parent) {
+		if root.Remove(parent) != nil {
+			break // there is more in it
+		}
 	}
 	return nil
 }

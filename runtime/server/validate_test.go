@@ -133,6 +133,7 @@ func TestValidate_refuses(t *testing.T) {
 		{"a long path", with(strings.Repeat("a/", 40) + "x"), "too long", 400},
 		{"a path twice", `{"files":[{"path":"a"},{"path":"a"}]}`, "twice", 400},
 		{"a file below a file", with("p.jinja2/x"), "cannot be written", 400},
+		{"a folder", `{"files":[{"path":"a/b"},{"path":"a"}]}`, "is a folder of the flow", 400},
 		{"a broken variable", `{"flow":"` + digest + `","environment_variables":{"A=":"b"}}`, "environment variable", 400},
 	}
 	for _, tc := range tests {
@@ -207,4 +208,48 @@ func compact(t *testing.T, document []byte) string {
 	var b bytes.Buffer
 	must.NoError(t, json.Compact(&b, document))
 	return b.String()
+}
+
+// FuzzSession changes files of strangers' names in a session's folder: nothing outside of it changes, and without changes the folder is the
+// bundle again.
+func FuzzSession(f *testing.F) {
+	f.Add("flow.dag.yaml\nsub/a.py", "x", "sub/a.py\nnew")
+	f.Add("../out\nsub", "y", "sub/a.py/b\n/etc/passwd")
+	f.Add("sub/a.py/b\na/../../b", "", "C:\\x\n.\n..")
+	f.Fuzz(func(t *testing.T, first, content, second string) {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "flow")
+		bundled := map[string]string{"flow.dag.yaml": "nodes: []", "sub/a.py": "a"}
+		for name, text := range bundled {
+			must.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
+			must.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+		}
+		s := &session{dir: dir, changed: map[string][32]byte{}, originals: map[string]*[]byte{}}
+		for i, names := range []string{first, second, ""} {
+			request := &api.ValidateRequest{}
+			for j, name := range strings.Split(names, "\n") {
+				if names != "" {
+					request.Files = append(request.Files, api.File{Path: name, Content: []byte(content), Removed: (i+j)%2 == 1})
+				}
+			}
+			if names != "" && checkValidate(request) != nil {
+				continue
+			}
+			_ = s.apply(request.Files) // a name that is a folder's is refused
+		}
+		left, err := os.ReadDir(parent)
+		must.NoError(t, err)
+		must.SliceLen(t, 1, left)
+		got := map[string]string{}
+		must.NoError(t, filepath.WalkDir(dir, func(name string, entry os.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(name)
+			relative, _ := filepath.Rel(dir, name)
+			got[relative] = string(data)
+			return err
+		}))
+		must.Eq(t, bundled, got)
+	})
 }

@@ -99,8 +99,16 @@ func (f *folder) text(name string) *text {
 		return t
 	}
 	t.data, t.err = io.ReadAll(io.LimitReader(file, maxRead))
-	t.lines = bytes.Split(t.data, []byte("\n"))
+	t.lines = bytes.Split(lineEnds(t.data), []byte("\n"))
 	return t
+}
+
+// lineEnds makes every line end a line feed, as YAML, Python and Jinja2 count lines.
+func lineEnds(data []byte) []byte {
+	if bytes.IndexByte(data, '\r') < 0 {
+		return data
+	}
+	return bytes.ReplaceAll(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
 }
 
 // line returns a line of a file as it may be shown; empty where there is none.
@@ -112,7 +120,7 @@ func (f *folder) line(name string, number int) string {
 	if t.err != nil || number > len(t.lines) {
 		return ""
 	}
-	line := bytes.TrimSuffix(t.lines[number-1], []byte("\r"))
+	line := t.lines[number-1]
 	if len(line) > maxShown {
 		line = line[:maxShown]
 		for len(line) > 0 && !utf8.Valid(line) && len(line) > maxShown-utf8.UTFMax {

@@ -32,7 +32,7 @@ func (r *report) failure(err error, mend string, u *unit) {
 		p.Location = *e.Location
 	}
 	if p.Mend == "" {
-		p.Mend = advice(e.Message)
+		p.Message, p.Mend = advice(e.Message)
 	}
 	r.add(p, u)
 }
@@ -101,15 +101,11 @@ func (r *report) sorted() []api.Problem {
 	return r.problems
 }
 
-// advice is the last sentence of a message that says what to do.
-func advice(message string) string {
-	at := strings.LastIndex(message, "Please ")
+// advice parts a message from the sentence at its end that says what to do.
+func advice(message string) (text, mend string) {
+	at := strings.LastIndex(message, ". Please ")
 	if at < 0 {
-		at = strings.LastIndex(message, "please ")
+		return message, "Correct it and validate again."
 	}
-	if at < 0 {
-		return "Correct it and validate again."
-	}
-	text := message[at:]
-	return strings.ToUpper(text[:1]) + text[1:]
+	return message[:at+1], message[at+2:]
 }

@@ -53,7 +53,7 @@ func invalidUTF8(text []byte) error {
 		}
 		i += size
 		column++
-		if r == '\n' {
+		if r == '\n' || r == '\r' && (i == len(text) || text[i] != '\n') {
 			line, column = line+1, 1
 		}
 	}
