@@ -299,6 +299,8 @@ func (s *session) change(root *os.Root, f api.File) error {
 			s.originals[f.Path] = &original
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 			s.originals[f.Path] = nil
+		case errors.Is(err, syscall.EISDIR):
+			return badValidate("has the path %q, which is a folder of the flow", f.Path)
 		default:
 			return badValidate("has the path %q, which is no file of the flow: %v", f.Path, err)
 		}

@@ -119,6 +119,16 @@ nodes:
 	test.Eq(t, []string{"SystemError", "TemplateSyntaxError"}, v.Problems[2].Codes)
 }
 
+func TestPython_templatesThatDoNotEnd(t *testing.T) {
+	m := startPython(t)
+	dir := write(t, "flow.dag.yaml", "nodes:\n- {name: a, type: prompt, source: {type: code, path: a.jinja2}}\n", "a.jinja2", "{{ 9 ** (9 ** 9) }}")
+	c := m.NewChecker()
+	defer c.Close()
+	v, err := New(Config{Dir: dir, Python: c, Connections: connectionsFile, Timeout: 300 * time.Millisecond}).Check(t.Context(), false)
+	must.NoError(t, err)
+	test.Eq(t, []string{"a.jinja2:1:1 JinjaTemplateError"}, shown(v))
+}
+
 func TestPython_requirements(t *testing.T) {
 	m := startPython(t)
 	dir := write(t, "flow.dag.yaml", "environment: {python_requirements_txt: ./requirements.txt}\nnodes: []\n", "requirements.txt", strings.Join([]string{

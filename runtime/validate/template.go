@@ -37,6 +37,7 @@ func (c *checking) promptNode(ctx context.Context, u *unit) {
 	}
 	_, err = tool.NewPrompt(ctx, renderer{c}, tool.PromptSpec{Node: u.Name, Source: text, Literals: u.literals()})
 	if errors.Is(err, errNoPython) {
+		c.endless(u, text)
 		return
 	}
 	if err != nil {
@@ -51,6 +52,16 @@ func (c *checking) promptNode(ctx context.Context, u *unit) {
 				didYouMean(in.Name, found.names(), quoted, "Remove it, or write {{ "+in.Name+" }} where it belongs in the template."))
 		}
 	}
+}
+
+// endless reports a template that Python did not get to the end of.
+func (c *checking) endless(u *unit, text string) {
+	answer := c.python.templates[text]
+	if answer == nil || answer.Crash == "" {
+		return
+	}
+	c.report.err(flow.Class{api.UserError, "ToolValidationError", "JinjaTemplateError"}, flow.Place{File: cleanPath(u.Source.Path), Line: 1}, u,
+		"The template "+u.Source.Path+" cannot be read: "+answer.Crash+".", "Look for an expression of constants that takes for ever to compute.")
 }
 
 // templateError reports what keeps a template from being used, at its line.
@@ -189,7 +200,10 @@ func (c *checking) llmTool(ctx context.Context, u *unit, text string) string {
 	_, err := tool.NewLLM(ctx, renderer{c}, tool.LLMSpec{
 		Node: u.Name, API: u.API, Connection: u.Connection, Connections: c.connections, Source: text, Literals: u.literals(),
 	})
-	if err != nil && !errors.Is(err, errNoPython) {
+	switch {
+	case errors.Is(err, errNoPython):
+		c.endless(u, text)
+	case err != nil:
 		c.llmError(u, text, err)
 	}
 	connection, err := c.connections.Get(u.Connection)

@@ -45,6 +45,7 @@ type Config struct {
 	Drain   time.Duration // how long a worker given up may serve its other sessions; default 10 min
 	Idle    time.Duration // how long a surplus worker stays; default 30 s
 	Rest    time.Duration // how long the last worker of a flow stays; default 15 min
+	Render  time.Duration // how long a template may take; default 1 min
 	// MaxFrame bounds one message, and so one value, in bytes; default 256 MiB.
 	MaxFrame int
 }
@@ -60,6 +61,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Drain, 10*time.Minute)
 	def(&c.Idle, 30*time.Second)
 	def(&c.Rest, 15*time.Minute)
+	def(&c.Render, time.Minute)
 	if c.Python == "" {
 		c.Python = "python3"
 	}
