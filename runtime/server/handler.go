@@ -36,6 +36,7 @@ func (s *server) handler() http.Handler {
 	open("GET /version", s.version)
 	trusted("PUT /v1/flows/{digest}", s.putFlow)
 	trusted("POST /v1/runs", s.postRun)
+	trusted("POST /v1/validate", s.postValidate)
 	mux.Handle("POST /score", s.scoring(s.score))
 	mux.HandleFunc("OPTIONS /score", preflight)
 	mux.Handle("/", s.answer(func(_ http.ResponseWriter, r *http.Request) error {

@@ -36,11 +36,12 @@ const (
 
 // server is a running runtime.
 type server struct {
-	config Config
-	log    hclog.Logger
-	flows  *flows
-	trust  *trust
-	slots  chan struct{} // one per run at once
+	config   Config
+	log      hclog.Logger
+	flows    *flows
+	trust    *trust
+	slots    chan struct{} // one per run at once
+	sessions sessions      // of validations
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -79,6 +80,7 @@ func serve(ctx context.Context, config Config, listener net.Listener) error {
 		return errors.Join(err, listener.Close())
 	}
 	defer s.flows.close()
+	_ = os.RemoveAll(s.validations()) // of an earlier life
 	runs, cancelRuns := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRuns()
 	h := &http.Server{
@@ -178,6 +180,7 @@ func (s *server) closeWorkers() <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		s.sessions.close()
 		s.flows.closeExecutors()
 		s.mu.Lock()
 		manager := s.workers

@@ -32,7 +32,7 @@ type line struct {
 	where    catalog.Address
 	dialer   net.Dialer
 	uploads  http.Client // for bundles
-	heads    [2][]byte   // of requests, by route: everything that is the same each time
+	heads    [3][]byte   // of requests, by route: everything that is the same each time
 
 	mu     sync.Mutex
 	idle   []*conn // the longest idle first
@@ -67,6 +67,7 @@ func newLine(instance catalog.Instance) (*line, error) {
 	}
 	l.heads[routeRuns] = []byte("/v1/runs" + rest)
 	l.heads[routeScore] = []byte("/score" + rest)
+	l.heads[routeValidate] = []byte("/v1/validate" + rest)
 	return l, nil
 }
 

@@ -47,6 +47,7 @@ func newRuntime(t *testing.T) *runtime {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /v1/flows/{digest}", r.put)
 	mux.HandleFunc("POST /v1/runs", r.submit)
+	mux.HandleFunc("POST /v1/validate", r.submit)
 	mux.HandleFunc("/score", r.score)
 	r.Server = httptest.NewServer(mux)
 	t.Cleanup(r.Close)

@@ -21,6 +21,7 @@ type route int
 const (
 	routeRuns route = iota
 	routeScore
+	routeValidate
 )
 
 // maxPooled is the size up to which a submission's buffers are used again.
@@ -71,7 +72,7 @@ func (g *Gateway) submit(client *fasthttp.RequestCtx, p *pool, r route) *api.Err
 		return e
 	}
 	s := &submission{gateway: g, pool: p, client: client, route: r, buffers: memory}
-	if r == routeRuns {
+	if r != routeScore {
 		s.flow = topLevelString(s.body.Bytes(), "flow")
 	}
 	s.ctx, s.cancel = context.WithCancelCause(g.life)
