@@ -26,6 +26,8 @@ type ValidateRequest struct {
 	Flow                 string            `json:"flow,omitempty"` // bundle digest, "sha256:…"
 	Files                []File            `json:"files,omitempty"`
 	EnvironmentVariables map[string]string `json:"environment_variables,omitempty"`
+	// FlowFile is the path, inside of the bundle, of the flow's YAML or prompty file; empty: the one there is.
+	FlowFile string `json:"flow_file,omitempty"`
 	// Tools asks for the metadata of the flow's tools too.
 	Tools bool `json:"tools,omitempty"`
 }

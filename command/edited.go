@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/api/bundle"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/validate"
 )
 
 // What is sent as changes at most; with more of them the flow is handed in anew.
@@ -23,17 +26,18 @@ const (
 	maxChangedBytes = 4 << 20
 )
 
-// edited is a flow folder that somebody works on. The runtime gets it once as a bundle, and then with each validation the files that
-// differ from that.
+// edited is a flow folder that somebody works on, with what the flow includes from outside of it. A runtime gets it once as a bundle,
+// and then with each validation the files that differ from that.
 type edited struct {
 	dir     string
-	client  *api.Client
+	client  *api.Client // nil: without a runtime
 	runtime string
 	request api.ValidateRequest
 
 	base   map[string][sha256.Size]byte // the files of the bundle
 	packed []byte
-	seen   map[string]seen // the last look at each file
+	seen   map[string]seen   // the last look at each file
+	source map[string]string // where files of the bundle are on disk
 }
 
 // seen is a file as it was last looked at.
@@ -49,15 +53,45 @@ func newEdited(dir string, client *api.Client, runtime string, request api.Valid
 
 // check validates the folder as it is now.
 func (e *edited) check(ctx context.Context) (*api.Validation, error) {
-	now, err := e.look()
+	options, missing := e.includes()
+	v, err := e.checkWith(ctx, options)
 	if err != nil {
 		return nil, err
 	}
-	if e.request.Flow == "" {
-		if err := e.pack(ctx); err != nil {
-			return nil, err
-		}
-	} else if e.request.Files, err = e.changes(now); err != nil {
+	if len(missing) > 0 {
+		v.Result = api.ResultFailed
+		v.Problems = append(v.Problems, missing...)
+		slices.SortStableFunc(v.Problems, func(a, b api.Problem) int {
+			return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		})
+	}
+	return v, nil
+}
+
+func (e *edited) checkWith(ctx context.Context, o bundle.Options) (*api.Validation, error) {
+	contents, err := bundle.Gather(e.dir, o)
+	if err != nil {
+		return nil, err
+	}
+	defer contents.Close()
+	e.source = map[string]string{}
+	for _, path := range contents.Paths() {
+		e.source[path] = contents.Source(path)
+	}
+	if e.client == nil {
+		return e.checkHere(ctx, o)
+	}
+	now, err := e.look(contents)
+	if err != nil {
+		return nil, err
+	}
+	if e.request.Flow != "" {
+		e.request.Files, err = e.changes(contents, now)
+	}
+	if err == nil && (e.request.Flow == "" || tooMany(e.request.Files)) {
+		err = e.pack(ctx, o)
+	}
+	if err != nil {
 		return nil, err
 	}
 	v, err := e.client.Validate(ctx, e.runtime, e.request)
@@ -71,47 +105,98 @@ func (e *edited) check(ctx context.Context) (*api.Validation, error) {
 	return e.client.Validate(ctx, e.runtime, e.request)
 }
 
-// look returns what the folder's files hold; only those that have changed since the last look are read.
-func (e *edited) look() (map[string][sha256.Size]byte, error) {
-	names, err := bundle.Files(e.dir)
+// checkHere validates without a runtime: the folder itself, or a copy together with what it includes.
+func (e *edited) checkHere(ctx context.Context, o bundle.Options) (*api.Validation, error) {
+	config := validate.Config{Dir: e.dir, File: e.request.FlowFile, Environment: e.request.EnvironmentVariables}
+	if len(o.Includes) == 0 {
+		return validate.New(config).Check(ctx, false)
+	}
+	temporary, err := os.MkdirTemp("", "promptflow-")
+	if err != nil {
+		return nil, fmt.Errorf("copy flow: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(temporary) }()
+	var packed bytes.Buffer
+	name, _, err := bundle.PackWith(ctx, e.dir, o, &packed)
 	if err != nil {
 		return nil, err
 	}
-	now := make(map[string][sha256.Size]byte, len(names))
-	for _, name := range names {
-		info, err := os.Stat(filepath.Join(e.dir, name))
+	config.Dir = filepath.Join(temporary, "flow")
+	if err := bundle.Unpack(ctx, &packed, config.Dir, name, bundle.DefaultLimits); err != nil {
+		return nil, err
+	}
+	return validate.New(config).Check(ctx, false)
+}
+
+// includes returns what goes into the bundle, and the problems of includes that are not there. What else is wrong with them shows when
+// the flow is validated.
+func (e *edited) includes() (bundle.Options, []api.Problem) {
+	o := bundle.Options{File: e.request.FlowFile}
+	root, err := os.OpenRoot(e.dir)
+	if err != nil {
+		return o, nil
+	}
+	defer func() { _ = root.Close() }()
+	includes, err := flow.Includes(root.FS(), e.request.FlowFile)
+	if err != nil {
+		return o, nil
+	}
+	var missing []api.Problem
+	for _, i := range includes {
+		if bundle.HasInclude(e.dir, i.Path) {
+			o.Includes = append(o.Includes, i.Path)
+		} else {
+			missing = append(missing, validate.MissingInclude(root.FS(), i))
+		}
+	}
+	return o, missing
+}
+
+// look returns what the bundle's files hold; only those that have changed since the last look are read.
+func (e *edited) look(contents *bundle.Contents) (map[string][sha256.Size]byte, error) {
+	now := map[string][sha256.Size]byte{}
+	for _, path := range contents.Paths() {
+		size, changed, err := contents.Stat(path)
 		if err != nil {
 			return nil, err
 		}
-		before, ok := e.seen[name]
+		before, ok := e.seen[path]
 		// A file may change twice within one tick of the disk's clock, the second time after it was read.
-		settled := time.Since(before.changed) > time.Second
-		if !ok || !settled || before.size != info.Size() || !before.changed.Equal(info.ModTime()) {
-			data, err := os.ReadFile(filepath.Join(e.dir, name))
+		settled := time.Since(before.changed) > time.Second && !changed.IsZero()
+		if !ok || !settled || before.size != size || !before.changed.Equal(changed) {
+			data, err := contents.Read(path)
 			if err != nil {
 				return nil, err
 			}
-			before = seen{info.Size(), info.ModTime(), sha256.Sum256(data)}
-			e.seen[name] = before
+			before = seen{size, changed, sha256.Sum256(data)}
+			e.seen[path] = before
 		}
-		now[name] = before.sum
+		now[path] = before.sum
 	}
 	return now, nil
 }
 
 // pack makes the bundle that changes are sent against. The files must not change while they are packed.
-func (e *edited) pack(ctx context.Context) error {
+func (e *edited) pack(ctx context.Context, o bundle.Options) error {
+	look := func() (map[string][sha256.Size]byte, error) {
+		contents, err := bundle.Gather(e.dir, o)
+		if err != nil {
+			return nil, err
+		}
+		defer contents.Close()
+		return e.look(contents)
+	}
 	for range 10 {
-		before, err := e.look()
+		before, err := look()
 		if err != nil {
 			return err
 		}
 		var packed bytes.Buffer
-		name, _, err := bundle.Pack(ctx, e.dir, &packed)
+		name, _, err := bundle.PackWith(ctx, e.dir, o, &packed)
 		if err != nil {
 			return err
 		}
-		after, err := e.look()
+		after, err := look()
 		if err != nil {
 			return err
 		}
@@ -123,29 +208,48 @@ func (e *edited) pack(ctx context.Context) error {
 	return fmt.Errorf("pack %s: its files change all the time: stop what writes to them", e.dir)
 }
 
-// changes returns the files that differ from the bundle. When they are too many the flow is packed anew.
-func (e *edited) changes(now map[string][sha256.Size]byte) ([]api.File, error) {
+// changes returns the files that differ from the bundle.
+func (e *edited) changes(contents *bundle.Contents, now map[string][sha256.Size]byte) ([]api.File, error) {
 	var files []api.File
-	size := 0
-	for _, name := range slices.Sorted(maps.Keys(now)) {
-		if sum, ok := e.base[name]; ok && sum == now[name] {
+	for _, path := range contents.Paths() {
+		if sum, ok := e.base[path]; ok && sum == now[path] {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(e.dir, name))
+		data, err := contents.Read(path)
 		if err != nil {
 			return nil, err
 		}
-		size += len(data)
-		files = append(files, api.File{Path: name, Content: data})
+		files = append(files, api.File{Path: path, Content: data})
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.base)) {
-		if _, ok := now[name]; !ok {
-			files = append(files, api.File{Path: name, Removed: true})
+	for _, path := range slices.Sorted(maps.Keys(e.base)) {
+		if _, ok := now[path]; !ok {
+			files = append(files, api.File{Path: path, Removed: true})
 		}
 	}
-	if len(files) > maxChanges || size > maxChangedBytes {
-		err := e.pack(context.Background())
-		return nil, err
-	}
 	return files, nil
+}
+
+// tooMany reports whether changes are more than a bundle is worth.
+func tooMany(files []api.File) bool {
+	size := 0
+	for _, f := range files {
+		size += len(f.Content)
+	}
+	return len(files) > maxChanges || size > maxChangedBytes
+}
+
+// shown is the name of a file of the bundle from where the caller stands, so that it can be opened.
+func (e *edited) shown(path string) string {
+	source := e.source[path]
+	if source == "" {
+		source = filepath.Join(e.dir, filepath.FromSlash(path))
+	}
+	here, err := os.Getwd()
+	if err != nil || !filepath.IsAbs(source) {
+		return filepath.Clean(source)
+	}
+	if relative, err := filepath.Rel(here, source); err == nil && filepath.IsLocal(relative) {
+		return relative
+	}
+	return source
 }

@@ -28,8 +28,8 @@ func (c *flowToolsCommand) Help() string {
 	return strings.TrimSpace(`
 Usage: nomad-promptflow flow tools FLOW [options]
 
-  Prints what the tools of the flow in the folder FLOW take, as a runtime finds
-  it: the content of prompt flow's .promptflow/flow.tools.json.
+  Prints what the tools of the flow FLOW, a folder or a flow's file, take, as a
+  runtime finds it: the content of prompt flow's .promptflow/flow.tools.json.
 
   A tool that cannot be loaded is left out and told, and the exit code is 1.
 
@@ -85,11 +85,11 @@ func (c *flowToolsCommand) Run(args []string) int {
 }
 
 func (c *flowToolsCommand) ask(ctx context.Context, o *validateOptions) (*api.Validation, error) {
-	check, err := o.check(ctx, c.meta, true)
+	flow, err := o.edited(ctx, c.meta, true)
 	if err != nil {
 		return nil, err
 	}
-	v, err := check(ctx)
+	v, err := flow.check(ctx)
 	if err != nil || v.Tools != nil {
 		return v, err
 	}

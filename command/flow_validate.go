@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/posener/complete"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
-	"github.com/nomad-promptflow/nomad-promptflow/runtime/validate"
 )
 
 type flowValidateCommand struct {
@@ -29,8 +27,8 @@ func (c *flowValidateCommand) Help() string {
 	return strings.TrimSpace(`
 Usage: nomad-promptflow flow validate FLOW [options]
 
-  Validates the flow in the folder FLOW on a runtime and prints all problems at
-  once: schema, references, types, templates, Python tools, connections,
+  Validates the flow FLOW, a folder or a flow's file, on a runtime and prints all
+  problems at once: schema, references, types, templates, Python tools, connections,
   requirements; each with its file, line and column, prompt flow's error class
   and what to do.
 
@@ -102,7 +100,7 @@ const defaultCheckTimeout = 5 * time.Minute
 
 // validateOptions are the options of flow validate and flow tools.
 type validateOptions struct {
-	flow          string
+	dir, file     string // of the flow
 	to            destination
 	named         bool // an address was given
 	env           repeated
@@ -115,11 +113,11 @@ type validateOptions struct {
 // finish checks the options once they have been read.
 func (o *validateOptions) finish(rest []string) error {
 	if len(rest) != 1 {
-		return fmt.Errorf("%w: takes one argument, the flow's folder; got %d", errUsage, len(rest))
+		return fmt.Errorf("%w: takes one argument, the flow's folder or file; got %d", errUsage, len(rest))
 	}
-	o.flow = rest[0]
-	if info, err := os.Stat(o.flow); err == nil && !info.IsDir() {
-		return fmt.Errorf("%w: %s is a file; name the folder of the flow", errUsage, o.flow)
+	var err error
+	if o.dir, o.file, err = flowPath(rest[0]); err != nil {
+		return err
 	}
 	o.named = o.to.address != ""
 	if !o.named {
@@ -166,19 +164,19 @@ func (c *flowValidateCommand) Run(args []string) int {
 		ctx, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	check, err := o.check(ctx, c.meta, false)
+	flow, err := o.edited(ctx, c.meta, false)
 	if err != nil {
 		return c.failed("flow validate", err)
 	}
 	if o.watch {
-		return c.watch(ctx, &o, check)
+		return c.watch(ctx, &o, flow)
 	}
 	began := time.Now()
-	v, err := check(ctx)
+	v, err := flow.check(ctx)
 	if err != nil {
 		return c.failed("flow validate", err)
 	}
-	return c.print(&o, v, time.Since(began))
+	return c.print(&o, v, flow.shown, time.Since(began))
 }
 
 // failed says what kept a command from its work and returns the exit code.
@@ -190,30 +188,28 @@ func (m meta) failed(command string, err error) int {
 	return exitFailure
 }
 
-// checkFunc validates the flow as it is now.
-type checkFunc func(ctx context.Context) (*api.Validation, error)
-
-// check returns what validates: a runtime, or this program itself where none is to be had.
-func (o *validateOptions) check(ctx context.Context, m meta, tools bool) (checkFunc, error) {
+// edited returns the flow with what validates it: a runtime, or this program itself where none is to be had.
+func (o *validateOptions) edited(ctx context.Context, m meta, tools bool) (*edited, error) {
 	environment, err := keyValues("-env", o.env)
-	if err != nil {
-		return nil, err
-	}
-	if o.local {
-		return o.localCheck(environment), nil
-	}
-	client, runtime, err := o.to.client(ctx)
-	if err != nil && !o.named && !o.to.direct && !tools && isUnreachable(err) {
-		m.note("No gateway answers at %s: the flow is checked without Python and connections. Start one with '%s dev', or name one with -address.", o.to.address, Name)
-		return o.localCheck(environment), nil
-	}
 	if err != nil {
 		return nil, err
 	}
 	if len(environment) == 0 {
 		environment = nil
 	}
-	return newEdited(o.flow, client, runtime, api.ValidateRequest{EnvironmentVariables: environment, Tools: tools}).check, nil
+	request := api.ValidateRequest{FlowFile: o.file, EnvironmentVariables: environment, Tools: tools}
+	if o.local {
+		return newEdited(o.dir, nil, "", request), nil
+	}
+	client, runtime, err := o.to.client(ctx)
+	if err != nil && !o.named && !o.to.direct && !tools && isUnreachable(err) {
+		m.note("No gateway answers at %s: the flow is checked without Python and connections. Start one with '%s dev', or name one with -address.", o.to.address, Name)
+		return newEdited(o.dir, nil, "", request), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newEdited(o.dir, client, runtime, request), nil
 }
 
 func isUnreachable(err error) bool {
@@ -221,37 +217,19 @@ func isUnreachable(err error) bool {
 	return errors.As(err, &network) && network.Op == "dial"
 }
 
-// localCheck validates without a runtime.
-func (o *validateOptions) localCheck(environment map[string]string) checkFunc {
-	v := validate.New(validate.Config{Dir: o.flow, Environment: environment})
-	return func(ctx context.Context) (*api.Validation, error) { return v.Check(ctx, false) }
-}
-
-// shownFolder is the flow's folder as it goes before the names of its files: from where the caller stands, so that they can be opened.
-func (o *validateOptions) shownFolder() string {
-	here, err := os.Getwd()
-	if err != nil || !filepath.IsAbs(o.flow) {
-		return filepath.Clean(o.flow)
-	}
-	if relative, err := filepath.Rel(here, o.flow); err == nil && filepath.IsLocal(relative) {
-		return relative
-	}
-	return o.flow
-}
-
 // print shows a validation and returns the exit code.
-func (c *flowValidateCommand) print(o *validateOptions, v *api.Validation, took time.Duration) int {
+func (c *flowValidateCommand) print(o *validateOptions, v *api.Validation, shown func(string) string, took time.Duration) int {
 	switch o.format {
 	case "json":
 		if code := c.printDocument(v, !o.watch); code != exitOK {
 			return code
 		}
 	case "sarif":
-		if code := c.printDocument(sarifLog(v, o.shownFolder()), true); code != exitOK {
+		if code := c.printDocument(sarifLog(v, shown), true); code != exitOK {
 			return code
 		}
 	default:
-		printProblems(c.stdout, v, o.shownFolder(), took)
+		printProblems(c.stdout, v, shown, took)
 	}
 	if v.Failed(o.strict) {
 		return exitFailure

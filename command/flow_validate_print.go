@@ -3,18 +3,17 @@ package command
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 )
 
-// printProblems shows the validation of a folder to people: each problem with its line, and at the end how many there are.
-func printProblems(w io.Writer, v *api.Validation, folder string, took time.Duration) {
+// printProblems shows a validation to people: each problem with its line, and at the end how many there are.
+func printProblems(w io.Writer, v *api.Validation, shown func(string) string, took time.Duration) {
 	for _, p := range v.Problems {
 		if p.File != "" {
-			p.File = filepath.Join(folder, p.File)
+			p.File = shown(p.File)
 		}
 		printProblem(w, p)
 	}

@@ -73,8 +73,8 @@ type (
 	}
 )
 
-// sarifLog turns the validation of a folder into a SARIF log for pipelines: a rule for each kind of problem, a result for each problem.
-func sarifLog(v *api.Validation, folder string) sarif {
+// sarifLog turns a validation into a SARIF log for pipelines: a rule for each kind of problem, a result for each problem.
+func sarifLog(v *api.Validation, shown func(string) string) sarif {
 	run := sarifRun{
 		Tool:       sarifTool{sarifDriver{Name: Name, Version: Version, Rules: []sarifRule{}}},
 		Results:    []sarifResult{},
@@ -89,7 +89,7 @@ func sarifLog(v *api.Validation, folder string) sarif {
 			run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{p.Code, sarifMessage{p.Code}})
 		}
 		if p.File != "" {
-			p.File = filepath.ToSlash(filepath.Join(folder, p.File))
+			p.File = filepath.ToSlash(shown(p.File))
 		}
 		run.Results = append(run.Results, sarifOf(p, index))
 	}

@@ -108,8 +108,8 @@ func TestFlowValidate_refusesWrongUsage(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no flow":        {nil, "nomad-promptflow flow validate: takes one argument, the flow's folder; got 0"},
-		"a file":         {[]string{file(t, "flow.dag.yaml", "")}, "is a file; name the folder of the flow"},
+		"no flow":        {nil, "nomad-promptflow flow validate: takes one argument, the flow's folder or file; got 0"},
+		"a file":         {[]string{file(t, "flow.txt", "")}, "is not a flow; name the folder of one"},
 		"a format":       {[]string{".", "-format", "xml"}, `format "xml": want text, json or sarif`},
 		"SARIF for ever": {[]string{".", "-format=sarif", "-watch"}, "-watch goes without -format=sarif"},
 		"a variable":     {[]string{".", "-env", "x", "-local"}, `-env "x": want NAME=VALUE`},
@@ -150,7 +150,7 @@ func TestFlowValidate_withoutARuntime(t *testing.T) {
 // TestSARIF_hasWhatItsSchemaRequires checks the properties that the schema of SARIF 2.1.0 requires, and the kinds of their values.
 func TestSARIF_hasWhatItsSchemaRequires(t *testing.T) {
 	t.Parallel()
-	data, err := json.Marshal(sarifLog(&found, "flows/mine"))
+	data, err := json.Marshal(sarifLog(&found, func(name string) string { return "flows/mine/" + name }))
 	must.NoError(t, err)
 	var log map[string]any
 	must.NoError(t, json.Unmarshal(data, &log))
@@ -270,10 +270,10 @@ func TestWatch_validatesAfterEveryChange(t *testing.T) {
 	dir := filepath.Dir(file(t, "flow.dag.yaml", "nodes: []\n"))
 	var out, errs locked
 	ctx, cancel := context.WithCancel(t.Context())
-	o := &validateOptions{flow: dir, format: "text", watch: true, timeout: time.Minute}
+	o := &validateOptions{dir: dir, format: "text", watch: true, timeout: time.Minute}
 	c := &flowValidateCommand{meta{stdout: &out, stderr: &errs}}
 	ended := make(chan int, 1)
-	go func() { ended <- c.watch(ctx, o, o.localCheck(nil)) }()
+	go func() { ended <- c.watch(ctx, o, newEdited(dir, nil, "", api.ValidateRequest{})) }()
 	shows := func(text string) {
 		t.Helper()
 		must.Wait(t, wait.InitialSuccess(wait.BoolFunc(func() bool { return strings.Contains(out.String()+errs.String(), text) }),
@@ -295,6 +295,55 @@ func TestWatch_validatesAfterEveryChange(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("watching did not end")
 	}
+}
+
+// TestFlowValidate_withIncludes is a flow that includes files from outside of its folder: they are checked and named where they are, and
+// what is missing is a problem like others.
+func TestFlowValidate_withIncludes(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		must.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(top, name)), 0o755))
+		must.NoError(t, os.WriteFile(filepath.Join(top, name), []byte(text), 0o600))
+	}
+	put("flow/flow.dag.yaml", `additional_includes:
+- ../shared/prompt.jinja2
+- ../nowhere
+nodes:
+- {name: p, type: prompt, source: {type: code, path: prompt.jinja2}}
+`)
+	put("shared/prompt.jinja2", "{{ x }}")
+	code, stdout, stderr := invoke("flow", "validate", filepath.Join(top, "flow"), "-local")
+	test.Eq(t, exitFailure, code)
+	test.Eq(t, "", stderr)
+	test.StrContains(t, stdout, top+"/shared/prompt.jinja2:1:4: warning: ")
+	test.StrContains(t, stdout, top+"/flow/flow.dag.yaml:3:3: error: Unable to find additional include ../nowhere. (UserError)\n    3 | - ../nowhere\n")
+	test.StrContains(t, stdout, "1 error, 1 warning in ")
+
+	var runtime editor
+	e := newEdited(filepath.Join(top, "flow"), runtime.client(t), "", api.ValidateRequest{})
+	v, err := e.check(t.Context())
+	must.NoError(t, err)
+	test.Eq(t, api.ResultFailed, v.Result)
+	must.SliceLen(t, 1, v.Problems)
+	put("shared/prompt.jinja2", "{{ y }}")
+	_, err = e.check(t.Context())
+	must.NoError(t, err)
+	test.Eq(t, []api.File{{Path: "prompt.jinja2", Content: []byte("{{ y }}")}}, runtime.last().Files)
+
+	// Watching sees them change too.
+	watcher, err := newWatcher(filepath.Join(top, "flow"))
+	must.NoError(t, err)
+	defer watcher.Close()
+	watcher.follow(e.source)
+	put("shared/other.txt", "no part of the flow")
+	put("shared/prompt.jinja2", "{{ z }}")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	changed, _, err := watcher.next(ctx)
+	must.NoError(t, err)
+	test.Eq(t, []string{filepath.Join(top, "shared/prompt.jinja2")}, changed)
 }
 
 // locked is a buffer for a writer and a reader.

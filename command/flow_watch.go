@@ -22,15 +22,16 @@ const (
 )
 
 // watch validates at once and then after every change, until it is interrupted.
-func (c *flowValidateCommand) watch(ctx context.Context, o *validateOptions, check checkFunc) int {
-	watcher, err := newWatcher(o.flow)
+func (c *flowValidateCommand) watch(ctx context.Context, o *validateOptions, flow *edited) int {
+	watcher, err := newWatcher(o.dir)
 	if err != nil {
 		c.fail(err)
 		return exitFailure
 	}
 	defer func() { _ = watcher.Close() }()
-	c.validateOnce(ctx, o, check)
-	c.note("Watching %s; Ctrl-C ends it.", o.flow)
+	c.validateAt(ctx, o, flow, time.Now())
+	watcher.follow(flow.source)
+	c.note("Watching %s; Ctrl-C ends it.", o.dir)
 	for {
 		changed, began, err := watcher.next(ctx)
 		switch {
@@ -43,19 +44,16 @@ func (c *flowValidateCommand) watch(ctx context.Context, o *validateOptions, che
 		if o.format == "text" {
 			_, _ = fmt.Fprintf(c.stdout, "\n%s  %s\n\n", began.Format("15:04:05"), strings.Join(changed, ", "))
 		}
-		c.validateAt(ctx, o, check, began)
+		c.validateAt(ctx, o, flow, began)
+		watcher.follow(flow.source)
 	}
 }
 
-func (c *flowValidateCommand) validateOnce(ctx context.Context, o *validateOptions, check checkFunc) {
-	c.validateAt(ctx, o, check, time.Now())
-}
-
 // validateAt validates and shows what was found; what keeps it from that is said, and the next change may mend it.
-func (c *flowValidateCommand) validateAt(ctx context.Context, o *validateOptions, check checkFunc, began time.Time) {
+func (c *flowValidateCommand) validateAt(ctx context.Context, o *validateOptions, flow *edited, began time.Time) {
 	once, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	v, err := check(once)
+	v, err := flow.check(once)
 	if ctx.Err() != nil {
 		return
 	}
@@ -63,13 +61,14 @@ func (c *flowValidateCommand) validateAt(ctx context.Context, o *validateOptions
 		c.fail(err)
 		return
 	}
-	c.print(o, v, time.Since(began))
+	c.print(o, v, flow.shown, time.Since(began))
 }
 
 // folderWatcher says when files of a flow's folder change.
 type folderWatcher struct {
 	*fsnotify.Watcher
-	dir string
+	dir     string
+	outside map[string]bool // files elsewhere that the flow includes
 }
 
 func newWatcher(dir string) (*folderWatcher, error) {
@@ -77,12 +76,24 @@ func newWatcher(dir string) (*folderWatcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
 	}
-	w := &folderWatcher{under, dir}
+	w := &folderWatcher{Watcher: under, dir: dir}
 	if err := w.addFolders(dir); err != nil {
 		_ = under.Close()
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
 	}
 	return w, nil
+}
+
+// follow watches the files that a flow includes from outside of its folder, given where the files of its bundle are.
+func (w *folderWatcher) follow(sources map[string]string) {
+	w.outside = map[string]bool{}
+	for _, source := range sources {
+		if relative, err := filepath.Rel(w.dir, source); source == "" || err == nil && filepath.IsLocal(relative) {
+			continue
+		}
+		w.outside[source] = true
+		_ = w.Add(filepath.Dir(source)) // the folder, for editors put a new file in the place of an old one
+	}
 }
 
 // addFolders watches a folder and those below it that belong to a flow. What is gone again is passed over.
@@ -141,6 +152,9 @@ func (w *folderWatcher) note(event fsnotify.Event) (name string, counts bool) {
 	relative, err := filepath.Rel(w.dir, event.Name)
 	if err != nil || event.Op == fsnotify.Chmod {
 		return "", false
+	}
+	if !filepath.IsLocal(relative) {
+		return event.Name, w.outside[event.Name]
 	}
 	relative = filepath.ToSlash(relative)
 	if slices.ContainsFunc(strings.Split(relative, "/"), bundle.LeftOut) {

@@ -51,16 +51,6 @@ func Digest(ctx context.Context, dir string) (string, error) {
 	return name, nil
 }
 
-// Files returns the paths of the files of a flow folder that are packed, sorted, with forward slashes.
-func Files(dir string) ([]string, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = root.Close() }()
-	return list(root)
-}
-
 // writeTar writes the canonical tar and names it.
 func writeTar(ctx context.Context, dir string, o Options, w io.Writer) (string, int64, error) {
 	c, err := gather(dir, o)

@@ -22,12 +22,12 @@ type Variant struct {
 	Node    *Node
 }
 
-// Inspect reads the flow of a folder past its mistakes.
-func Inspect(dir fs.FS) *Draft {
+// Inspect reads the flow of a folder past its mistakes; of the options only the file counts.
+func Inspect(dir fs.FS, o Options) *Draft {
 	d := &Draft{}
 	note := func(err error) { d.Errors = append(d.Errors, err) }
 	var err error
-	if d.File, err = locate(dir); err != nil {
+	if d.File, err = pick(dir, o.File); err != nil {
 		note(err)
 		return d
 	}

@@ -335,7 +335,7 @@ func FuzzLoad(f *testing.F) {
 // inspected holds that reading past mistakes finds the mistake that loading fails with, first of all, and else the same flow.
 func inspected(t *testing.T, dir fs.FS, flow *Flow, err error) {
 	t.Helper()
-	d := Inspect(dir)
+	d := Inspect(dir, Options{})
 	switch {
 	case err == nil && len(d.Errors) > 0:
 		t.Fatalf("loads, and has the errors %v", d.Errors)

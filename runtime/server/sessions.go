@@ -62,7 +62,7 @@ func (all *sessions) enter(s *server, request *api.ValidateRequest) (*session, e
 	if request.Flow == "" {
 		return s.newSession("", "", request)
 	}
-	key := request.Flow + "\x00" + loadKey(&api.RunRequest{EnvironmentVariables: request.EnvironmentVariables})
+	key := request.Flow + "\x00" + loadKey(&api.RunRequest{EnvironmentVariables: request.EnvironmentVariables, FlowFile: request.FlowFile})
 	if found := all.find(key); found != nil {
 		return found, nil
 	}
@@ -189,7 +189,7 @@ func (s *server) newSession(key, base string, request *api.ValidateRequest) (*se
 		}
 	}
 	config := validate.Config{
-		Dir: dir, Environment: request.EnvironmentVariables,
+		Dir: dir, File: request.FlowFile, Environment: request.EnvironmentVariables,
 		Connections: func(environment connection.Lookup) (*connection.Set, error) {
 			return connection.Load(s.config.Connections, environment)
 		},

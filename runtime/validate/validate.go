@@ -30,6 +30,7 @@ type Python interface {
 // Config says what to validate and with what.
 type Config struct {
 	Dir    string // the flow's folder
+	File   string // path of the flow's file in it; empty: the one there is
 	Python Python // nil: what needs Python stays unchecked
 	// Connections returns the connections there are, given the flow's environment; nil: they are not known and not checked.
 	Connections func(environment connection.Lookup) (*connection.Set, error)
@@ -103,7 +104,7 @@ type checking struct {
 
 // read reads the flow past its mistakes.
 func (c *checking) read() {
-	c.draft = flow.Inspect(c.folder.files)
+	c.draft = flow.Inspect(c.folder.files, flow.Options{File: c.config.File})
 	for _, err := range c.draft.Errors {
 		c.report.failure(err, "", nil)
 	}

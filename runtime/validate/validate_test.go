@@ -167,9 +167,9 @@ nodes:
   enable_cache: true
   comment: hello
 `, want: []string{
-			"3:1 ?UnknownKey", "4:14 ValidationError", "5:7 ValidationError", "6:7 ValidationError", "7:1 NotSupported", "7:22 ValidationError", "8:15 ?UnknownKey",
+			"3:1 ?UnknownKey", "4:14 ValidationError", "5:7 ValidationError", "6:7 ValidationError", "7:22 ValidationError", "8:15 ?UnknownKey",
 			"10:3 ?ChatFlowIncomplete", "10:3 ?ChatFlowIncomplete", "10:24 ?UnknownKey", "10:49 ValidationError", "10:68 ValidationError", "12:47 ?UnknownKey", "15:3 ?UnknownKey", "17:40 ?UnknownKey", "19:3 ?UnknownKey", "20:30 ?UnknownKey",
-		}, mends: []string{"Did you mean 'description'?", "", "Did you mean 'standard'?", "", "", "", "Did you mean 'python_requirements_txt'?", "", "", "Did you mean 'default'?"}},
+		}, mends: []string{"Did you mean 'description'?", "", "Did you mean 'standard'?", "", "", "Did you mean 'python_requirements_txt'?", "", "", "Did you mean 'default'?"}},
 		{name: "types and defaults", flow: `
 inputs:
   a: {type: int, default: many}
