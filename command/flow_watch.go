@@ -98,6 +98,7 @@ func (w *folderWatcher) follow(sources map[string]string) {
 
 // addFolders watches a folder and those below it that belong to a flow. What is gone again is passed over.
 func (w *folderWatcher) addFolders(from string) error {
+	//nolint:nilerr // see above
 	return filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil && name == w.dir:

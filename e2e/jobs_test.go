@@ -352,7 +352,7 @@ func statisticsScenario(t *testing.T, c *cluster) {
 	alloc := c.await(t, "busy", "running").ID
 	var stats struct {
 		ResourceUsage struct {
-			CpuStats    struct{ Percent, TotalTicks float64 }
+			CPUStats    struct{ Percent, TotalTicks float64 } `json:"CpuStats"`
 			MemoryStats struct{ RSS, Usage uint64 }
 		}
 	}
@@ -361,7 +361,7 @@ func statisticsScenario(t *testing.T, c *cluster) {
 			return err
 		}
 		used := stats.ResourceUsage
-		if used.CpuStats.Percent < 1 || used.CpuStats.TotalTicks < 1 || used.MemoryStats.Usage == 0 || used.MemoryStats.RSS == 0 {
+		if used.CPUStats.Percent < 1 || used.CPUStats.TotalTicks < 1 || used.MemoryStats.Usage == 0 || used.MemoryStats.RSS == 0 {
 			return fmt.Errorf("statistics: %+v", used)
 		}
 		return nil

@@ -184,11 +184,11 @@ func rebootScenario(t *testing.T, c *cluster) {
 
 func drainScenario(t *testing.T, c *cluster) {
 	c.run(t, "drain")
-	alloc := c.await(t, "drain", "running")
+	c.await(t, "drain", "running")
 	n, err := nodeOf(c.Nomad)
 	must.NoError(t, err)
 	c.must(t, "node", "drain", "-enable", "-yes", "-detach", "-deadline", "1m", n.ID)
-	alloc = c.await(t, "drain", "complete")
+	alloc := c.await(t, "drain", "complete")
 
 	polite, ok := alloc.TaskStates["polite"].event("Terminated")
 	must.True(t, ok, must.Sprint(alloc.describe()))

@@ -43,7 +43,7 @@ func (p *process) stop() {
 	group := -p.cmd.Process.Pid
 	_ = syscall.Kill(group, syscall.SIGTERM)
 	select {
-	case <-p.done:
+	case <-p.done: //nolint:errcheck // how it ended does not matter
 	case <-time.After(15 * time.Second):
 	}
 	_ = syscall.Kill(group, syscall.SIGKILL)

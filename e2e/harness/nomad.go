@@ -244,7 +244,7 @@ func (n *Nomad) endLeftOver(t testing.TB) {
 	must(t, err)
 	for _, process := range processes {
 		exe, err := os.Readlink(process + "/exe")
-		if err != nil || !strings.HasPrefix(exe, n.PluginDir+"/") && !(exe == bin && hasOpen(process, filepath.Join(n.dir, "client", "alloc"))) {
+		if err != nil || !strings.HasPrefix(exe, n.PluginDir+"/") && (exe != bin || !hasOpen(process, filepath.Join(n.dir, "client", "alloc"))) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(process))

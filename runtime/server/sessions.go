@@ -351,10 +351,9 @@ func remove(root *os.Root, name string) error {
 	if err := root.Remove(name); err != nil {
 		return err
 	}
-	for parent := path.Dir(name); parent != "."; parent = path.Dir(parent) {
-		if root.Remove(parent) != nil {
-			break // there is more in it
-		}
+	parent := path.Dir(name)
+	for parent != "." && root.Remove(parent) == nil { // it fails where there is more in it
+		parent = path.Dir(parent)
 	}
 	return nil
 }

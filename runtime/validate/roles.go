@@ -64,7 +64,8 @@ func isSeparator(separators [][2]int, offset int) bool {
 
 // almostRole warns of a line that reads like a role and is part of a message's text.
 func (c *checking) almostRole(u *unit, at flow.Place, marks, role string, followed, last bool) {
-	text, mend := "The line is not taken for a role", ""
+	text := "The line is not taken for a role"
+	var mend string
 	switch lower := strings.ToLower(role); {
 	case lower == "developer":
 		text, mend = text+": there is no role 'developer'.", "Write '# system:'."

@@ -19,10 +19,10 @@ import (
 func (c *checking) unit(ctx context.Context, u *unit) {
 	switch {
 	case u.Source == nil:
-		c.report.failure(u.Place.At(run.LoadFailure(u.Node, flow.Class{api.UserError}, "UserErrorException", "Node "+u.Name+" does not have source defined.")),
+		c.report.failure(u.At(run.LoadFailure(u.Node, flow.Class{api.UserError}, "UserErrorException", "Node "+u.Name+" does not have source defined.")),
 			"Give the node a 'source' with 'type: code' and a 'path'.", u)
 	case u.Type == "":
-		c.report.failure(u.Place.At(run.LoadFailure(u.Node, flow.Class{api.SystemError, "NotImplementedError"}, "NotImplementedError", "Tool type None is not supported yet.")),
+		c.report.failure(u.At(run.LoadFailure(u.Node, flow.Class{api.SystemError, "NotImplementedError"}, "NotImplementedError", "Tool type None is not supported yet.")),
 			"Give the node a 'type': python, prompt or llm.", u)
 	case u.inPython():
 		c.pythonNode(u)
