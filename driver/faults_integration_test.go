@@ -84,11 +84,15 @@ func TestContainerdKilled_whileATaskStarts(t *testing.T) {
 func requireNoCgroup(t testing.TB, task *testTask) {
 	t.Helper()
 	sum := sha256.Sum256([]byte(task.ID))
-	for _, root := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		groups, err := filepath.Glob(root + "nomad-promptflow/pf-" + hex.EncodeToString(sum[:16]))
-		must.NoError(t, err)
-		must.SliceEmpty(t, groups)
-	}
+	eventually(t, "no cgroup is left", func() bool {
+		var left []string
+		for _, root := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			groups, err := filepath.Glob(root + "nomad-promptflow/pf-" + hex.EncodeToString(sum[:16]))
+			must.NoError(t, err)
+			left = append(left, groups...)
+		}
+		return len(left) == 0
+	})
 }
 
 // The agent dies while a task starts. The start ends with it, whole or not at all.

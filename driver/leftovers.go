@@ -28,6 +28,8 @@ type leftovers struct {
 const (
 	minSweepDelay = 2 * time.Second
 	maxSweepDelay = time.Minute
+	// lateRuntime is how long a runtime is at work at most when its daemon is gone.
+	lateRuntime = 5 * time.Second
 )
 
 func (l *leftovers) add(container string, left leftover) {
@@ -87,6 +89,9 @@ func (d *Driver) sweep() {
 		var failed []error
 		for container, left := range due {
 			failed = append(failed, d.removeLeftover(d.life, container, left))
+			if left.taskID == "" {
+				d.removeLater(container, left.residue)
+			}
 		}
 		err := errors.Join(failed...)
 		d.leftovers.swept(err != nil)
@@ -111,6 +116,22 @@ func (d *Driver) removeLeftover(ctx context.Context, container string, left left
 		return nil // it was started again meanwhile
 	}
 	return d.removeWhole(ctx, container, left.residue)
+}
+
+// removeLater removes once more what there is of a container outside of the engine. A runtime that was at work when its daemon went
+// away works on for a moment, and may make what was not there when the rest was removed.
+//
+//nolint:contextcheck // it is in the background
+func (d *Driver) removeLater(container string, rest residue) {
+	d.background(func() {
+		sleep(d.life, lateRuntime)
+		if d.tasks.ofContainer(container) != nil {
+			return
+		}
+		if err := rest.remove(d.life); err != nil {
+			d.logger.Warn("cannot remove what a runtime left", "container_id", container, "error", err)
+		}
+	})
 }
 
 // removeWhole removes a container and all there is of it, now or, when that fails, later. The caller has its lock.

@@ -195,7 +195,11 @@ func (d *Driver) launch(ctx context.Context, engine Engine, request launchReques
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.discard(ctx, request.id, residue{files: request.files, cgroup: request.place.Path}))
+			rest := residue{files: request.files, cgroup: request.place.Path}
+			if errors.Is(err, ErrUnavailable) {
+				d.removeLater(request.id, rest)
+			}
+			err = errors.Join(err, d.discard(ctx, request.id, rest))
 		}
 	}()
 
