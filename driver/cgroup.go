@@ -82,15 +82,13 @@ func (c cgroups) place(config *plugin.TaskConfig, id string) cgroupPlace {
 	if !ok {
 		return own
 	}
+	place := cgroupPlace{Cpuset: linux.CgroupPath}
 	parent := path.Dir(given)
 	if !slices.Contains(sharedCpusets, path.Base(given)) {
-		parent = path.Dir(parent)
+		parent, place.Cores = path.Dir(parent), linux.CpusetCPUs
 	}
-	return cgroupPlace{
-		Path:   path.Join("/", parent, config.AllocID+"."+config.Name),
-		Cpuset: linux.CgroupPath,
-		Cores:  linux.CpusetCPUs,
-	}
+	place.Path = path.Join("/", parent, config.AllocID+"."+config.Name)
+	return place
 }
 
 // join moves a process that does not run yet into the agent's cpuset.

@@ -76,7 +76,7 @@ func TestCgroupPlace(t *testing.T) {
 		{"v2 of old agents", 2, "/cg/nomad.slice/" + scope + ".scope", cgroupPlace{Path: "/nomad.slice/" + scope + ".scope", Cpus: "0,2"}},
 		{"v1 shared", 1, "/cg/cpuset/nomad/share", cgroupPlace{Path: "/nomad/" + scope, Cpuset: "/cg/cpuset/nomad/share"}},
 		{"v1 with cores of its own", 1, "/cg/cpuset/nomad/reserve/" + scope,
-			cgroupPlace{Path: "/nomad/" + scope, Cpuset: "/cg/cpuset/nomad/reserve/" + scope}},
+			cgroupPlace{Path: "/nomad/" + scope, Cpuset: "/cg/cpuset/nomad/reserve/" + scope, Cores: "0,2"}},
 		{"outside of the hierarchy", 2, "/etc/" + scope, cgroupPlace{Path: "/nomad-promptflow/id", Cpus: "0,2"}},
 		{"a way out of the hierarchy", 2, "/cg/../etc", cgroupPlace{Path: "/nomad-promptflow/id", Cpus: "0,2"}},
 	} {
