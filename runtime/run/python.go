@@ -98,7 +98,7 @@ func newPython(c Config, f *flow.Flow, environment map[string]string, connection
 		if (n.Type == flow.Python || n.Type == flow.CustomLLM) && n.Source != nil {
 			p.spec.Nodes = append(p.spec.Nodes, n.Raw)
 		}
-		if n.Module != "" && !slices.Contains(ownModules, n.Module) {
+		if NeedsModule(n) {
 			p.spec.Modules = append(p.spec.Modules, [2]string{n.Name, n.Module})
 		}
 	}
@@ -108,6 +108,12 @@ func newPython(c Config, f *flow.Flow, environment map[string]string, connection
 // ownModules are the modules of llm and embedding nodes that every installation of prompt flow's tools has. They are not imported for
 // the sake of a node that names them.
 var ownModules = []string{"promptflow.tools.aoai", "promptflow.tools.openai", "promptflow.tools.embedding"}
+
+// OwnModules returns the modules that a node may name without their being imported.
+func OwnModules() []string { return slices.Clone(ownModules) }
+
+// NeedsModule reports whether a node asks for a module that has to be imported before anything is loaded.
+func NeedsModule(n *flow.Node) bool { return n.Module != "" && !slices.Contains(ownModules, n.Module) }
 
 // needed reports whether the flow cannot be loaded without a worker.
 func (p *python) needed() bool { return len(p.spec.Nodes) > 0 || len(p.spec.Modules) > 0 }

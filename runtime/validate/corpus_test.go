@@ -25,13 +25,13 @@ func TestCorpus(t *testing.T) {
 	must.NoError(t, err)
 	defer m.Close()
 	must.NoError(t, filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !strings.HasPrefix(d.Name(), "flow.dag.y") {
+		if err != nil || !strings.HasPrefix(d.Name(), "flow.dag.y") && !strings.HasPrefix(d.Name(), "flow.flex.y") && !strings.HasSuffix(d.Name(), ".prompty") {
 			return err
 		}
 		dir := filepath.Dir(path)
 		c := m.NewChecker()
 		defer c.Close()
-		v := New(Config{Dir: dir, Python: c, Connections: func(env connection.Lookup) (*connection.Set, error) {
+		v := New(Config{Dir: dir, File: d.Name(), Python: c, Connections: func(env connection.Lookup) (*connection.Set, error) {
 			return connection.Load(os.Getenv("CONNECTIONS"), env)
 		}})
 		out, err := v.Check(t.Context(), true)
@@ -39,7 +39,7 @@ func TestCorpus(t *testing.T) {
 			fmt.Println("##", dir, err)
 			return nil
 		}
-		rel, _ := filepath.Rel(top, dir)
+		rel, _ := filepath.Rel(top, path)
 		fmt.Printf("## %s %s %.0fms\n", rel, out.Result, out.Duration*1000)
 		for _, p := range out.Problems {
 			fmt.Printf("%s:%d:%d: %s: %s [%s] node=%s/%s\n   mend: %s\n   | %s\n", p.File, p.Line, p.Column, p.Severity, p.Message, p.Code, p.Node, p.Variant, p.Mend, p.Text)

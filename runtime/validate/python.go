@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ type answers struct {
 	nodes        map[*unit]*worker.CheckResult
 	templates    map[string]*worker.CheckResult // by text
 	requirements *worker.CheckResult
+	script       *worker.CheckResult // of a flow without nodes
 }
 
 // memory keeps Python's answers as long as what they depend on stays the same.
@@ -28,6 +30,8 @@ type memory struct {
 	scripts   []string          // all Python files; another one may come before those that were imported
 	nodes     map[string]remembered
 	templates map[string]*worker.CheckResult
+	modules   map[string]*worker.CheckResult
+	script    remembered // of a flow without nodes
 }
 
 // remembered is the answer about a node, with the files that it was made from.
@@ -38,7 +42,7 @@ type remembered struct {
 
 // holds reports whether nothing that an answer was made from has changed. What went wrong is tried again.
 func (r remembered) holds(f *folder) bool {
-	if r.result.Tool == nil || r.result.Tool.Error != nil {
+	if r.result == nil || r.result.Crash != "" || r.result.Failure != "" || r.result.Error != nil || r.result.Tool != nil && r.result.Tool.Error != nil {
 		return false
 	}
 	for name, before := range r.files {
@@ -63,7 +67,7 @@ func (c *checking) forget() {
 	}
 	setting, scripts := [sha256.Size]byte(h.Sum(nil)), c.folder.names(".py")
 	if setting != c.memory.setting || !slices.Equal(scripts, c.memory.scripts) {
-		c.memory.nodes = nil
+		c.memory.nodes, c.memory.script = nil, remembered{}
 	}
 	c.memory.setting, c.memory.scripts = setting, scripts
 }
@@ -88,7 +92,7 @@ func (c *checking) askPython(ctx context.Context, tools bool) error {
 		return nil
 	}
 	c.forget()
-	questions := slices.Concat(c.aboutNodes(), c.aboutTemplates(), c.aboutRequirements())
+	questions := slices.Concat(c.aboutModules(), c.aboutNodes(), c.aboutScript(), c.aboutTemplates(), c.aboutRequirements())
 	var meta *metadata
 	if tools {
 		meta = c.metadata()
@@ -101,7 +105,7 @@ func (c *checking) askPython(ctx context.Context, tools bool) error {
 		c.leaveOut(questions)
 		return nil
 	}
-	spec := worker.CheckSpec{Dir: c.config.Dir, Env: c.environment, Connections: json.RawMessage(c.connectionsJSON()), MessageFormat: "basic", Timeout: c.config.Timeout}
+	spec := worker.CheckSpec{Dir: filepath.Join(c.config.Dir, c.draft.Flow.Code), Env: c.environment, Connections: json.RawMessage(c.connectionsJSON()), MessageFormat: "basic", Timeout: c.config.Timeout}
 	for _, q := range questions {
 		spec.Jobs = append(spec.Jobs, q.job)
 	}
@@ -127,6 +131,7 @@ func (c *checking) leaveOut(questions []question) {
 	}
 	for _, kind := range []struct{ name, noun string }{
 		{worker.CheckNode, "Python tool"}, {worker.CheckTemplate, "template"}, {worker.CheckRequirements, "requirements file"},
+		{worker.CheckModule, "module that a node asks for"}, {worker.CheckScript, "entry or model of the flow"},
 	} {
 		if n := counts[kind.name]; n > 0 {
 			c.unchecked = append(c.unchecked, plural(n, kind.noun)+": needs Python with the prompt flow packages, which a runtime has")
@@ -152,29 +157,36 @@ func (c *checking) aboutNodes() []question {
 		c.checked++
 		questions = append(questions, question{worker.CheckJob{Kind: worker.CheckNode, Node: u.Raw}, func(result *worker.CheckResult) {
 			c.python.nodes[u] = result
-			r := remembered{result, map[string]stamp{}}
-			for _, name := range append([]string{path.Clean(u.Source.Path)}, result.Files...) {
-				if s, ok := c.folder.stamps[name]; ok {
-					r.files[name] = s
-				}
-			}
-			c.memory.nodes[key] = r
+			c.memory.nodes[key] = c.remember(result, u.Source.Path)
 		}})
 	}
 	return questions
 }
 
+// remember keeps an answer with the files that it was made from.
+func (c *checking) remember(result *worker.CheckResult, own string) remembered {
+	r := remembered{result, map[string]stamp{}}
+	for _, name := range append(slices.Clone(result.Files), own) {
+		name = path.Clean(name)
+		if s, ok := c.folder.stamps[name]; ok {
+			r.files[name] = s
+		}
+	}
+	return r
+}
+
 // inPython reports whether a worker resolves the node's tool.
-func (u *unit) inPython() bool { return u.Type == flow.Python && u.Source != nil }
+func (u *unit) inPython() bool {
+	return (u.Type == flow.Python || u.Type == flow.CustomLLM) && u.Source != nil
+}
 
 // aboutTemplates asks about the templates that Go cannot read.
 func (c *checking) aboutTemplates() []question {
 	before := c.memory.templates
 	c.memory.templates = map[string]*worker.CheckResult{}
 	var questions []question
-	for _, u := range c.units {
-		text, ok := c.template(u)
-		if !ok || template.New(text).Native() || c.python.templates[text] != nil {
+	for _, text := range c.templates() {
+		if template.New(text).Native() || c.python.templates[text] != nil {
 			continue
 		}
 		if r := before[text]; r != nil {
@@ -192,6 +204,20 @@ func (c *checking) aboutTemplates() []question {
 		}})
 	}
 	return questions
+}
+
+// templates are the texts of all templates that can be read.
+func (c *checking) templates() []string {
+	var texts []string
+	for _, u := range c.units {
+		if text, ok := c.template(u); ok {
+			texts = append(texts, text)
+		}
+	}
+	if card := c.draft.Flow.Card; card != nil {
+		texts = append(texts, card.Template)
+	}
+	return texts
 }
 
 // errNoPython says that a template cannot be read here.

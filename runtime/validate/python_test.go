@@ -119,6 +119,20 @@ nodes:
 	test.Eq(t, []string{"SystemError", "TemplateSyntaxError"}, v.Problems[2].Codes)
 }
 
+// TestPython_customTemplates is a tool that takes inputs of its own beside those of its template.
+func TestPython_customTemplates(t *testing.T) {
+	const flow = `
+inputs: {q: {type: string}}
+nodes:
+- name: c
+  type: custom_llm
+  source: {type: package_with_prompt, tool: promptflow.tools.llm.llm, path: c.jinja2}
+  inputs: {connection: azure, api: completion, deployment_name: m, q: "${inputs.q}", more: x}
+`
+	v := validated(t, startPython(t), write(t, "flow.dag.yaml", flow, "c.jinja2", "{{ q }} {{ r }}"))
+	test.Eq(t, []string{"7:86 ?UnusedNodeInput", "c.jinja2:1:12 ?TemplateInputMissing"}, shown(v))
+}
+
 func TestPython_templatesThatDoNotEnd(t *testing.T) {
 	m := startPython(t)
 	dir := write(t, "flow.dag.yaml", "nodes:\n- {name: a, type: prompt, source: {type: code, path: a.jinja2}}\n", "a.jinja2", "{{ 9 ** (9 ** 9) }}")
@@ -171,4 +185,96 @@ func TestPython_helpersThatChange(t *testing.T) {
 	found = again()
 	test.SliceEmpty(t, found.Problems)
 	test.Eq(t, 2, found.Checked)
+}
+
+// TestPython_flexFlows is what is found in flex flows.
+func TestPython_flexFlows(t *testing.T) {
+	m := startPython(t)
+	const class = "class Flow:\n    def __init__(self, model: str, n: int = 1): self.model = model\n    def __call__(self, text: str) -> str: return text\n"
+	tests := []struct {
+		name, flow, script string
+		want               []string
+		mend               string
+	}{
+		{"a function", "entry: code:run\n", "def run(text: str): return text\n", nil, ""},
+		{"a class with a sample", "entry: code:Flow\nsample: {init: {model: m}}\n", class, nil, ""},
+		{"a class that a run must be told more for", "entry: code:Flow\n", class, nil, ""},
+		{"no entry", "inputs: {text: {type: string}}\n", "", []string{"flow.flex.yaml:1:1 InvalidFlexFlowEntry"}, "Write 'entry: module:function' or 'entry: module:Class'."},
+		{"an entry that is none", "entry: code.run\n", "", []string{"flow.flex.yaml:1:8 InvalidFlexFlowEntry"}, ""},
+		{"a module that is not there", "entry: cod:run\n", "", []string{"flow.flex.yaml:1:8 PythonLoadError"}, "Did you mean 'code'?"},
+		{"a function that is not there", "entry: code:ran\n", "def run(): pass\n", []string{"flow.flex.yaml:1:8 PythonLoadError"}, "Name a function or a class of code that can be called."},
+		{"wrong syntax", "entry: code:run\n", "\ndef run(:\n", []string{"code.py:2:9 PythonLoadError"}, ""},
+		{"an import of nothing", "entry: code:run\n", "import nonesuch\ndef run(): pass\n", []string{"code.py:1:1 PythonLoadError"}, ""},
+		{"an __init__ that fails", "entry: code:Flow\n", "class Flow:\n    def __init__(self):\n        raise KeyError('x')\n    def __call__(self): pass\n", []string{"code.py:3:9 FlowEntryInitializationError"}, ""},
+		{"an aggregation that takes too much", "entry: code:Flow\n", "class Flow:\n    def __call__(self): pass\n    def __aggregate__(self, a, b): pass\n", []string{"flow.flex.yaml:1:8 InvalidAggregationFunction"}, ""},
+		{"inputs and parameters", "entry: code:run\ninputs: {txt: {type: string}, n: {type: string}, o: {type: image}}\n", "def run(text: str, n: int, o=1): return text\n",
+			[]string{"flow.flex.yaml:2:1 ?InputMissing", "flow.flex.yaml:2:10 ScriptExecutionError", "flow.flex.yaml:2:41 ?TypeMismatch", "flow.flex.yaml:2:60 ValidationError"}, ""},
+		{"init arguments and parameters", "entry: code:Flow\ninit: {model: {type: AzureOpenAIConnection}, m: {type: int, default: 1}}\nsample: {init: {model: x}, input: {}}\n", class,
+			[]string{"flow.flex.yaml:2:46 FlowEntryInitializationError", "flow.flex.yaml:3:28 ?UnknownKey"}, ""},
+		{"keys of other flows", "entry: code:run\nnodes: []\n", "def run(): pass\n", []string{"flow.flex.yaml:2:1 ?UnknownKey"}, ""},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			v := validated(t, m, write(t, "flow.flex.yaml", tc.flow, "code.py", tc.script))
+			if tc.want == nil {
+				tc.want = []string{}
+			}
+			test.Eq(t, tc.want, shown(v), test.Sprint(v.Problems))
+			if tc.mend != "" && len(v.Problems) > 0 {
+				test.Eq(t, tc.mend, v.Problems[0].Mend)
+			}
+		})
+	}
+}
+
+// TestPython_flexFlowsInAFolderOfTheirOwn is a flow whose code is in another folder than its file; a second check imports nothing.
+func TestPython_flexFlowsInAFolderOfTheirOwn(t *testing.T) {
+	m := startPython(t)
+	dir := write(t, "flow.flex.yaml", "entry: main:run\ncode: ./src\n", "src/main.py", "import helper\ndef run(): pass\n", "src/helper.py", "x = 1\n")
+	c := m.NewChecker()
+	defer c.Close()
+	v := New(Config{Dir: dir, Python: c, Connections: connectionsFile})
+	again := func() *api.Validation {
+		t.Helper()
+		found, err := v.Check(t.Context(), true)
+		must.NoError(t, err)
+		return found
+	}
+	found := again()
+	test.SliceEmpty(t, found.Problems)
+	test.Eq(t, `{"package":{},"code":{}}`, string(found.Tools))
+	test.Eq(t, 1, again().Reused)
+	must.NoError(t, os.WriteFile(filepath.Join(dir, "src/helper.py"), []byte("x = \n"), 0o600))
+	test.Eq(t, []string{"src/helper.py:1:5 PythonLoadError"}, shown(again()))
+}
+
+func TestPython_prompty(t *testing.T) {
+	m := startPython(t)
+	const head = "---\nname: p\nmodel:\n  api: chat\n  configuration: {type: azure_openai, azure_deployment: d, connection: azure}\n  parameters: {}\ninputs:\n  text: {type: string}\n"
+	tests := []struct {
+		name, file string
+		want       []string
+	}{
+		{"fine", head + "---\nsystem:\n{{ text }}\n", nil},
+		{"no front matter", "system:\n", []string{"p.prompty:1:1 UserError"}},
+		{"no YAML", "---\na: [\n---\nsystem:\n", []string{"p.prompty:2:4 YAMLError"}},
+		{"unknown keys", strings.Replace(head, "name", "nane", 1) + "---\nsystem:\n{{ text }}\n", []string{"p.prompty:2:1 ?UnknownKey"}},
+		{"no such connection", strings.Replace(head, "connection: azure", "connection: azur", 1) + "---\nsystem:\n{{ text }}\n", []string{"p.prompty:5:72 ConnectionNotFound"}},
+		{"a connection that is none for models", strings.Replace(head, "connection: azure", "connection: custom", 1) + "---\nsystem:\n{{ text }}\n", []string{"p.prompty:5:72 UnknownConnectionType"}},
+		{"no parameters", strings.Replace(head, "  parameters: {}\n", "", 1) + "---\nsystem:\n{{ text }}\n", []string{"p.prompty:3:1 TypeError"}},
+		{"no model", "---\nname: p\n---\nsystem:\n", []string{"p.prompty:1:1 TypeError"}},
+		{"settings twice", strings.Replace(head, "connection: azure", "connection: azure, api_key: x", 1) + "---\nsystem:\n{{ text }}\n", []string{"p.prompty:1:1 InvalidConnectionError"}},
+		{"variables", head + "---\nsystem:\n{{ txt }}{% if more %}{% endif %}\n", []string{"p.prompty:8:3 ?UnusedInput", "p.prompty:11:4 ?TemplateInputMissing", "p.prompty:11:16 ?TemplateInputMissing"}},
+		{"wrong Jinja2", head + "---\nsystem:\n\n{% if %}\n", []string{"p.prompty:12:1 TemplateSyntaxError"}},
+		{"text before the first role", head + "---\nBe good.\nsystem:\n{{ text }}\n", []string{"p.prompty:10:1 ChatAPIInvalidRole"}},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			v := validated(t, m, write(t, "p.prompty", tc.file))
+			if tc.want == nil {
+				tc.want = []string{}
+			}
+			test.Eq(t, tc.want, shown(v), test.Sprint(v.Problems))
+		})
+	}
 }

@@ -32,9 +32,19 @@ func (r *report) failure(err error, mend string, u *unit) {
 		p.Location = *e.Location
 	}
 	if p.Mend == "" {
+		p.Mend = mends[p.Code]
+	}
+	if p.Mend == "" {
 		p.Message, p.Mend = advice(e.Message)
 	}
 	r.add(p, u)
+}
+
+// mends are for errors whose messages do not say what to do.
+var mends = map[string]string{
+	"InvalidFlexFlowEntry":   "Write 'entry: module:function' or 'entry: module:Class'.",
+	"UnknownConnectionType":  "Give the model's configuration a 'type' of openai or azure_openai, or name a connection.",
+	"InvalidConnectionError": "Keep either the connection or the single settings.",
 }
 
 // err reports a mistake of ours to name, under one of prompt flow's classes.
@@ -50,6 +60,11 @@ func (r *report) warn(code string, at flow.Place, u *unit, message, mend string)
 // said reports whether an error with this message has been reported, wherever.
 func (r *report) said(message string) bool {
 	return slices.ContainsFunc(r.problems, func(p api.Problem) bool { return p.Message == message })
+}
+
+// has reports whether an error of this class has been reported, wherever.
+func (r *report) has(class string) bool {
+	return slices.ContainsFunc(r.problems, func(p api.Problem) bool { return p.Severity == api.SeverityError && p.Code == class })
 }
 
 // hasError reports whether something is wrong with a node.

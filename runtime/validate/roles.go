@@ -19,13 +19,9 @@ var (
 	almostRole = regexp.MustCompile(`(?im)^[ \t]*(#*)[ \t]*(system|user|assistant|function|tool|developer)[ \t]*:[ \t]*(\S.*)?$`)
 )
 
-// roles checks the text of a chat template for the lines that separate its messages: "system:", "# user:" and their like.
-func (c *checking) roles(u *unit, text string) {
-	file := cleanPath(u.Source.Path)
-	at := func(offset int) flow.Place {
-		line, column := position(text, offset)
-		return flow.Place{File: file, Line: line, Column: column}
-	}
+// roles checks the text of a chat template, called what, for the lines that separate its messages: "system:", "# user:" and their like.
+func (c *checking) roles(u *unit, what string, p page) {
+	text, at := p.text, p.at
 	separators := tool.Roles(text)
 	for _, m := range almostRole.FindAllStringSubmatchIndex(text, -1) {
 		if !isSeparator(separators, m[4]) {
@@ -49,7 +45,7 @@ func (c *checking) roles(u *unit, text string) {
 		return // the beginning of a separator
 	}
 	c.report.err(invalidRole, at(offset), u,
-		"The chat prompt of node '"+u.Name+"' begins with text before its first role, which the chat API cannot take: the node fails.",
+		what+" begins with text before its first role, which the chat API cannot take: the call fails.",
 		"Put a line with 'system:' or 'user:' above it.")
 }
 

@@ -1,6 +1,7 @@
 package validate
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,7 +33,13 @@ var (
 		"additional_includes": texts, "code": anything, "message_format": anything, "inputs": anything, "outputs": anything,
 		"nodes": anything, "node_variants": anything, "tools": anything,
 	}
-	inputKeys = keys{
+	flexKeys    = with(flowKeys, keys{"entry": anything, "init": anything, "sample": mapping}, "nodes", "node_variants", "tools", "message_format")
+	promptyKeys = with(flowKeys, keys{
+		"model": mapping, "sample": anything, "template": anything, "authors": anything, "entry": anything, "format": anything,
+	}, "nodes", "node_variants", "tools", "type")
+	modelKeys  = keys{"api": anything, "configuration": mapping, "parameters": mapping, "response": anything}
+	sampleKeys = keys{"init": anything, "inputs": anything}
+	inputKeys  = keys{
 		"type": anything, "default": anything, "description": textual, "enum": anything, "is_chat_input": truth, "is_chat_history": truth,
 	}
 	outputKeys = keys{
@@ -50,6 +57,16 @@ var (
 	environmentKeys = keys{"image": anything, "conda_file": anything, "python_requirements_txt": anything, "setup_sh": anything}
 )
 
+// with returns keys with more of them, and without some.
+func with(from, more keys, without ...string) keys {
+	out := maps.Clone(from)
+	maps.Copy(out, more)
+	for _, name := range without {
+		delete(out, name)
+	}
+	return out
+}
+
 // flowTypes are the values of a flow's key 'type'.
 var flowTypes = []string{"standard", "evaluation", "chat"}
 
@@ -62,8 +79,26 @@ func (c *checking) schema() {
 		return
 	}
 	root := fields{c.draft.Document}
-	c.mapping(root, "the flow", flowKeys)
-	c.oneOf(root, "type", flowTypes)
+	form := flow.DAG
+	if c.draft.Flow != nil {
+		form = c.draft.Flow.Form
+	}
+	switch form {
+	case flow.Flex:
+		c.mapping(root, "the flow", flexKeys)
+		c.mapping(root.below("sample"), "'sample'", sampleKeys)
+	case flow.Prompty:
+		c.mapping(root, "the front matter", promptyKeys)
+		c.mapping(root.below("model"), "'model'", modelKeys)
+	default:
+		c.mapping(root, "the flow", flowKeys)
+	}
+	if form != flow.Prompty {
+		c.oneOf(root, "type", flowTypes)
+	}
+	for _, in := range root.below("init").list() {
+		c.mapping(fields{in.Value}, "init argument '"+in.Key+"'", inputKeys)
+	}
 	for _, in := range root.below("inputs").list() {
 		c.mapping(fields{in.Value}, "flow input '"+in.Key+"'", inputKeys)
 	}

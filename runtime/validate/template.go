@@ -15,13 +15,34 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/template"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/tool"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
 )
 
 func cleanPath(name string) string { return path.Clean(name) }
 
+// page is a template with its place.
+type page struct {
+	file string
+	line int // where it begins
+	text string
+}
+
+// at is the place of an offset.
+func (p page) at(offset int) flow.Place {
+	line, column := position(p.text, offset)
+	return p.place(line, column)
+}
+
+// place is the place of a line and a column of the template; a column of 0 is not known.
+func (p page) place(line, column int) flow.Place {
+	return flow.Place{File: p.file, Line: p.line + line - 1, Column: column}
+}
+
+func (u *unit) page(text string) page { return page{cleanPath(u.Source.Path), 1, text} }
+
 // template returns the text of a node's template, false when it has none or it cannot be read.
 func (c *checking) template(u *unit) (string, bool) {
-	if u.Source == nil || u.Source.Path == "" || u.Type != flow.Prompt && u.Type != flow.LLM {
+	if u.Source == nil || u.Source.Path == "" || !slices.Contains([]string{flow.Prompt, flow.LLM, flow.CustomLLM}, u.Type) {
 		return "", false
 	}
 	text, err := run.Template(c.folder.files, u.Node)
@@ -44,10 +65,28 @@ func (c *checking) promptNode(ctx context.Context, u *unit) {
 		c.templateError(u, text, err)
 		return
 	}
+	c.templateInputs(u, text, nil)
+}
+
+// customTemplate checks the template of a custom_llm node, whose tool takes inputs of its own beside the template's.
+func (c *checking) customTemplate(u *unit, answer *worker.CheckResult) {
+	text, ok := c.template(u)
+	if !ok || u.Type != flow.CustomLLM {
+		return
+	}
+	var own []string
+	for _, p := range answer.Tool.Parameters {
+		own = append(own, p.Name)
+	}
+	c.templateInputs(u, text, append(own, answer.Init...))
+}
+
+// templateInputs checks a node's inputs against its template's variables; those that the tool itself takes need not be there.
+func (c *checking) templateInputs(u *unit, text string, own []string) {
 	found := c.variablesOf(text)
-	c.missingInputs(u, found)
+	c.missingInputs(u, u.page(text), inputNamesOf(u), found)
 	for _, in := range u.Inputs {
-		if !found.has(in.Name) {
+		if !found.has(in.Name) && !slices.Contains(own, in.Name) {
 			c.report.warn("UnusedNodeInput", in.Place, u, "The template "+u.Source.Path+" does not use the input '"+in.Name+"'.",
 				didYouMean(in.Name, found.names(), quoted, "Remove it, or write {{ "+in.Name+" }} where it belongs in the template."))
 		}
@@ -160,19 +199,25 @@ func position(text string, offset int) (line, column int) {
 	return 1 + strings.Count(before, "\n"), 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
 }
 
-// missingInputs warns of variables that a node does not give: they print as nothing.
-func (c *checking) missingInputs(u *unit, found variables) {
+func inputNamesOf(u *unit) []string {
 	names := make([]string, len(u.Inputs))
 	for i, in := range u.Inputs {
 		names[i] = in.Name
 	}
+	return names
+}
+
+// missingInputs warns of variables that a template is not given: they print as nothing.
+func (c *checking) missingInputs(u *unit, p page, names []string, found variables) {
+	who, where := "The file", "under 'inputs' in the front matter"
+	if u != nil {
+		who, where = "Node '"+u.Name+"'", "under the node's 'inputs'"
+	}
 	for _, v := range found {
-		if slices.Contains(names, v.name) {
-			continue
+		if !slices.Contains(names, v.name) {
+			c.report.warn("TemplateInputMissing", p.place(v.line, v.column), u, who+" does not give the template's variable '"+v.name+"', which then prints as nothing.",
+				didYouMean(v.name, names, quoted, "Add '"+v.name+"' "+where+"."))
 		}
-		at := flow.Place{File: cleanPath(u.Source.Path), Line: v.line, Column: v.column}
-		c.report.warn("TemplateInputMissing", at, u, "Node '"+u.Name+"' does not give the template's variable '"+v.name+"', which then prints as nothing.",
-			didYouMean(v.name, names, quoted, "Add '"+v.name+"' under the node's 'inputs'."))
 	}
 }
 
@@ -185,10 +230,10 @@ func (c *checking) llmNode(ctx context.Context, u *unit) {
 		return
 	}
 	found := c.variablesOf(text)
-	c.missingInputs(u, found)
+	c.missingInputs(u, u.page(text), inputNamesOf(u), found)
 	c.llmInputs(u, provider, found)
 	if u.API == "chat" {
-		c.roles(u, text)
+		c.roles(u, "The chat prompt of node '"+u.Name+"'", u.page(text))
 	}
 }
 

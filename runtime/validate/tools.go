@@ -3,6 +3,7 @@ package validate
 import (
 	"bytes"
 	"encoding/json"
+	"path"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
@@ -134,6 +135,10 @@ func (c *checking) finishTools(m *metadata) error {
 	if m == nil {
 		return nil
 	}
+	if c.draft.Flow.Form == flow.Prompty {
+		c.tools = c.promptyTool()
+		return nil
+	}
 	var b bytes.Buffer
 	b.WriteString(`{"package":`)
 	b.Write(m.packages)
@@ -155,4 +160,21 @@ func (c *checking) finishTools(m *metadata) error {
 	b.WriteString("}}")
 	c.tools = b.Bytes()
 	return nil
+}
+
+// promptyTool is the metadata of a prompty file, which prompt flow makes of its inputs.
+func (c *checking) promptyTool() json.RawMessage {
+	inputs := value.NewDict()
+	for _, in := range c.draft.Flow.Inputs {
+		definition := value.NewDict()
+		definition.Set("type", []any{in.Type})
+		inputs.Set(in.Name, definition)
+	}
+	tool, code, all := value.NewDict(), value.NewDict(), value.NewDict()
+	tool.Set("type", flow.LLM)
+	tool.Set("inputs", inputs)
+	code.Set(path.Base(c.draft.File), tool)
+	all.Set("package", value.NewDict())
+	all.Set("code", code)
+	return value.Encode(all)
 }

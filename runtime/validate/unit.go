@@ -48,6 +48,7 @@ func (c *checking) pythonNode(u *unit) {
 		c.toolError(u, answer)
 	default:
 		c.signature(u, answer)
+		c.customTemplate(u, answer)
 	}
 }
 
@@ -223,11 +224,17 @@ func (c *checking) mendCause(cause *worker.Cause) string {
 
 func (c *checking) mendModule(name string) string {
 	top, _, _ := strings.Cut(name, ".")
+	return didYouMean(name, c.ownModules(), quoted, "Build an environment with the package that has '"+top+"', or add "+top+".py to the flow's folder if it is the flow's own.")
+}
+
+// ownModules are the modules that the flow's folder has.
+func (c *checking) ownModules() []string {
 	var own []string
 	for _, file := range c.folder.names(".py") {
+		file = strings.TrimPrefix(file, c.draft.Flow.Code+"/")
 		own = append(own, strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(file, ".py"), "/__init__"), "/", "."))
 	}
-	return didYouMean(name, own, quoted, "Build an environment with the package that has '"+top+"', or add "+top+".py to the flow's folder if it is the flow's own.")
+	return own
 }
 
 // mendConnection names the connections there are.

@@ -145,13 +145,25 @@ func (c *checking) judge(ctx context.Context) {
 	if c.draft.Flow == nil {
 		return
 	}
+	c.inputs()
+	c.requirements()
+	switch c.draft.Flow.Form {
+	case flow.Flex:
+		c.flex()
+	case flow.Prompty:
+		c.prompty(ctx)
+	default:
+		c.dag(ctx)
+	}
+}
+
+// dag checks a flow of nodes.
+func (c *checking) dag(ctx context.Context) {
 	c.graph()
 	c.references()
-	c.inputs()
 	c.outputs()
 	c.unused()
 	c.variants()
-	c.requirements()
 	for _, u := range c.units {
 		c.unit(ctx, u)
 	}

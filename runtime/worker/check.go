@@ -48,6 +48,11 @@ type CheckJob struct {
 	Type   string            // of a tool's metadata: python, llm, prompt
 	Keys   []string          // ids of package tools
 	Lines  []RequirementLine // of a requirements file
+	Name   string            // of the node that asks for a module
+	Module string
+	File   string   // of a flow without nodes, relative to the folder
+	Entry  string   // of a flex flow
+	Given  []string // arguments of its class that a run would have by itself
 }
 
 // The kinds of jobs.
@@ -57,6 +62,8 @@ const (
 	CheckMeta         = "meta"
 	CheckPackages     = "packages"
 	CheckRequirements = "requirements"
+	CheckModule       = "module"
+	CheckScript       = "script"
 )
 
 // RequirementLine is a line of a requirements file that names a package.
@@ -86,12 +93,31 @@ type CheckResult struct {
 	Place    *Place                `json:"place"` // of Tool.Error, where it is in the flow's files
 	Outline  []Outline             `json:"outline"`
 
+	// Of a flow without nodes.
+	Entry  *Entry  `json:"entry"`  // of a flex flow; nil: it is not there
+	Script *Script `json:"script"` // nil: it could not be made
+
 	// Of metadata.
 	Meta  json.RawMessage `json:"meta"`
-	Error *api.Error      `json:"error"` // also of a template
+	Error *api.Error      `json:"error"` // also of a template, a module, a script
 
 	// Of requirements.
 	Findings []RequirementFinding `json:"findings"`
+}
+
+// Entry is the function or class that a flex flow names.
+type Entry struct {
+	Function   *Place           `json:"function"`
+	Parameters []EntryParameter `json:"parameters"`
+	Kwargs     bool             `json:"kwargs"` // it takes any name
+	Init       []EntryParameter `json:"init"`   // of the class
+	InitKwargs bool             `json:"init_kwargs"`
+}
+
+// EntryParameter is a parameter of an entry; without an annotation it has no type.
+type EntryParameter struct {
+	Parameter
+	Type []string `json:"type"`
 }
 
 // TemplateVariable is an undeclared variable of a template and where it stands first; 0 where that is not known.
@@ -232,11 +258,14 @@ func (j CheckJob) encode() *value.Dict {
 		d.Set("source", j.Source)
 		d.Set("type", j.Type)
 	case CheckPackages:
-		keys := make([]any, len(j.Keys))
-		for i, k := range j.Keys {
-			keys[i] = k
-		}
-		d.Set("keys", keys)
+		d.Set("keys", anys(j.Keys))
+	case CheckModule:
+		d.Set("name", j.Name)
+		d.Set("module", j.Module)
+	case CheckScript:
+		d.Set("file", j.File)
+		d.Set("entry", j.Entry)
+		d.Set("given", anys(j.Given))
 	case CheckRequirements:
 		lines := make([]any, len(j.Lines))
 		for i, l := range j.Lines {
@@ -248,6 +277,14 @@ func (j CheckJob) encode() *value.Dict {
 		d.Set("lines", lines)
 	}
 	return d
+}
+
+func anys(texts []string) []any {
+	list := make([]any, len(texts))
+	for i, t := range texts {
+		list[i] = t
+	}
+	return list
 }
 
 // take returns the living process, or a new one. c.mu is held.

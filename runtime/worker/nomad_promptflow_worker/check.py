@@ -21,10 +21,13 @@ import time
 import types
 from pathlib import Path
 
+from promptflow._core.tool_meta_generator import collect_flow_entry_in_module
+from promptflow._utils.tool_utils import function_to_interface
 from promptflow.contracts.flow import Node
 from promptflow.exceptions import PromptflowException
 
 from .flow import Flow, Tool, _wrap, present
+from .script import Script
 
 _PR_SET_PDEATHSIG = 1
 _MAX_LINE = 64 << 20
@@ -276,13 +279,19 @@ class _Jobs:
 
     def _failed(self, name, mapping, error):
         result = {"tool": {"node": name, "error": present(error)}, "files": self._files(mapping)}
-        cause = _innermost(error)
-        result["cause"] = {"class": type(cause).__name__, "message": str(cause)[:4096], "name": getattr(cause, "name", None) or ""}
-        result["place"] = self._place(error)
+        result.update(self._why(error))
         source = (mapping.get("source") or {}).get("path")
         if isinstance(source, str):
             result["outline"] = _outline(os.path.join(self._check.directory, source))
         return result
+
+    def _why(self, error):
+        cause = _innermost(error)
+        name = getattr(cause, "name", None)
+        return {
+            "cause": {"class": type(cause).__name__, "message": str(cause)[:4096], "name": name if isinstance(name, str) else ""},
+            "place": self._place(error),
+        }
 
     def _place(self, error):
         """The deepest place in the flow's files that an error and its causes know."""
@@ -314,6 +323,34 @@ class _Jobs:
                     line = item.lineno
         return {"file": relative, "line": line, "name": original.__name__}
 
+    def _module(self, job):
+        """Import what a node asks to be imported."""
+        try:
+            self._start().import_modules([(job["name"], job["module"])])
+        except Exception as error:
+            return {"error": present(error)}
+        return {}
+
+    # Flows without nodes.
+
+    def _script(self, job):
+        loader = self._start()
+        script = Script(self._check.directory, {"file": job["file"], "signature": True, "init": {}}, loader._provider)
+        self._read.begin()
+        result = {}
+        try:
+            entry = None if script._is_prompty else _Entry(script.file, job["entry"])
+            if entry is not None:
+                result["entry"] = entry.describe(self)
+            if entry is None or not entry.missing(job["given"]):  # else its object cannot be made, and so nothing more be said
+                script.start()
+                result["script"] = script.describe()
+        except BaseException as error:
+            result["error"] = present(error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}"))
+            result.update(self._why(error))
+        result["files"] = self._read.since(job["file"])
+        return result
+
     # Tool metadata, by prompt flow's own generator.
 
     def _meta(self, job):
@@ -338,6 +375,49 @@ class _Jobs:
         return {"findings": [f for f in map(_requirement, job["lines"]) if f]}
 
 
+class _Entry:
+    """The function or class that a flex flow names. Importing it runs the flow's code; what is wrong with it is left to be said by prompt
+    flow's executor."""
+
+    def __init__(self, file, entry):
+        self._call = self._class = None
+        with contextlib.suppress(Exception):
+            module = importlib.import_module(entry.split(":")[0])
+            self._call, self._class = collect_flow_entry_in_module(module, entry)
+
+    def missing(self, given):
+        """The arguments of the class that are neither given nor have a default."""
+        if self._class is None:
+            return []
+        return [p["name"] for p in _parameters(self._class.__init__) if not p["has_default"] and p["name"] not in given]
+
+    def describe(self, jobs):
+        if self._call is None:
+            return None
+        described = {"function": jobs._function(self._call), "parameters": _parameters(self._call), "kwargs": _takes_any(self._call)}
+        if self._class is not None:
+            described["init"] = _parameters(self._class.__init__)
+            described["init_kwargs"] = _takes_any(self._class.__init__)
+        return described
+
+
+def _parameters(function):
+    """Parameters with their types as prompt flow has them."""
+    function = getattr(function, "__original_function", function)
+    types = {}
+    with contextlib.suppress(Exception):
+        types = {name: _definition(d)["type"] for name, d in function_to_interface(function, support_model_config=True)[0].items()}
+    return [
+        {"name": name, "has_default": p.default is not p.empty, "type": types.get(name, []) if p.annotation is not p.empty else []}
+        for name, p in inspect.signature(function).parameters.items()
+        if name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+
+
+def _takes_any(function):
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(getattr(function, "__original_function", function)).parameters.values())
+
+
 class Files:
     """Tells which of the flow's files loading a node has read: its script, the modules that it and they import, and data."""
 
@@ -350,8 +430,8 @@ class Files:
 
     def relative(self, path):
         """The path below the flow's folder, None for one elsewhere."""
-        if not isinstance(path, (str, bytes)):
-            return None
+        if not isinstance(path, (str, bytes)) or os.fsdecode(path).startswith("<"):
+            return None  # such as <frozen importlib._bootstrap>
         path = os.path.realpath(os.path.join(self._directory, os.fsdecode(path)))
         folder = self._directory + os.sep
         return path[len(folder) :] if path.startswith(folder) else None
