@@ -179,7 +179,8 @@ func (c *cluster) stop(t *testing.T, job string) {
 	t.Helper()
 	all, err := c.allocations(job)
 	must.NoError(t, err)
-	c.must(t, "job", "stop", job)
+	// Without -detach it fails when a deployment was still under way.
+	c.must(t, "job", "stop", "-detach", job)
 	for _, alloc := range all {
 		harness.Eventually(t, patience, "the end of job "+job, func() error {
 			now, err := c.allocation(alloc.ID)
