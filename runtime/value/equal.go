@@ -1,6 +1,7 @@
 package value
 
 import (
+	"bytes"
 	"math"
 	"math/big"
 )
@@ -12,8 +13,18 @@ func Equal(a, b any) bool {
 	case nil:
 		return b == nil
 	case string:
-		s, ok := b.(string)
-		return ok && a == s
+		switch b := b.(type) {
+		case string:
+			return a == b
+		case *Text:
+			return a == b.Value
+		}
+		return false
+	case *Text:
+		return Equal(a.Value, b)
+	case *Image:
+		image, ok := b.(*Image)
+		return ok && bytes.Equal(a.Data, image.Data)
 	case []any:
 		list, ok := b.([]any)
 		return ok && equalLists(a, list)
@@ -110,6 +121,10 @@ func Truth(v any) bool {
 		return v != 0
 	case string:
 		return v != ""
+	case *Text:
+		return v.Value != ""
+	case *Image:
+		return len(v.Data) > 0
 	case []any:
 		return len(v) > 0
 	case *Dict:

@@ -13,8 +13,11 @@ import (
 
 // Str returns Python's str(v). A Ref gives its repr, which is all that is known of it outside its worker.
 func Str(v any) string {
-	if s, ok := v.(string); ok {
-		return s
+	switch v := v.(type) {
+	case string:
+		return v
+	case *Text:
+		return v.Value
 	}
 	return Repr(v)
 }
@@ -65,6 +68,10 @@ func appendRepr(b []byte, v any) []byte {
 			b = appendRepr(b, item)
 		}
 		return append(b, '}')
+	case *Image:
+		return append(b, v.String()...)
+	case *Text:
+		return appendReprText(b, v.Value)
 	case *Ref:
 		return append(b, v.Repr...)
 	default:
@@ -169,6 +176,10 @@ func TypeName(v any) string {
 		return "list"
 	case *Dict:
 		return "dict"
+	case *Image:
+		return "Image"
+	case *Text:
+		return "Text"
 	case *Ref:
 		return v.Type[strings.LastIndexByte(v.Type, '.')+1:]
 	case json.RawMessage:
