@@ -19,6 +19,8 @@ type Flow struct {
 	Inputs  []*Input
 	Outputs []*Output
 	Nodes   []*Node // as written; Check returns the flow with them in executable order
+	// MessageFormat is how images are spelled, as the file says it; empty means basic.
+	MessageFormat MessageFormat
 
 	environment *value.Dict
 }
@@ -27,6 +29,12 @@ type Flow struct {
 type Place struct {
 	File         string
 	Line, Column int
+}
+
+// MessageFormat is the key message_format and its place.
+type MessageFormat struct {
+	Name string
+	Place
 }
 
 // Input is a flow input's definition.

@@ -94,13 +94,10 @@ func TestLoad_refusesByNameAndLine(t *testing.T) {
 	}{
 		{"flex", "inputs: {}\nentry: a:b\n", "NotSupported", "A flex flow (key 'entry') (line 2)", 2},
 		{"csharp", "language: csharp\n", "NotSupported", "The language 'csharp'", 1},
-		{"vision", "\nmessage_format: openai-vision\n", "NotSupported", "The message format 'openai-vision'", 2},
 		{"includes", "additional_includes:\n- ../x\n", "NotSupported", "'additional_includes'", 1},
 		{"legacy tools", "tools:\n- name: x\n", "NotSupported", "'tools'", 1},
 		{"custom llm", "nodes:\n- name: n\n  type: custom_llm\n", "NotSupported", "Node 'n' of type custom_llm (line 2)", 2},
 		{"module", node + "  module: my_module\n", "NotSupported", "The module 'my_module' of node 'n' (line 2)", 2},
-		{"image", "inputs:\n  p: {type: image}\n", "NotSupported", "Flow input 'p' of type image (line 2)", 2},
-		{"image default", "inputs:\n  p: {type: list, default: [{\"data:image/png;path\": a.png}]}\n", "NotSupported", "The image 'data:image/png;path'", 2},
 		{"number as key", "inputs:\n  1: {type: int}\n", "NotSupported", "the key 1 is of type int", 2},
 		{"date", node + "  inputs:\n    d: 2024-01-01\n", "NotSupported", "the unquoted date 2024-01-01", 6},
 		{"activate", node + "  activate:\n    when: 1\n", "FlowDefinitionError", "The definition of activate config for node n is incorrect. Please check your flow yaml and resubmit.", 5},

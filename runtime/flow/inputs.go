@@ -2,7 +2,6 @@ package flow
 
 import (
 	"errors"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -40,12 +39,6 @@ func (f *Flow) ConvertInputs(inputs *value.Dict, line *int) (*value.Dict, error)
 			return nil, err
 		}
 		out.Set(in.Name, v)
-	}
-	for _, in := range f.Inputs {
-		v, _ := out.Get(in.Name)
-		if image := imageIn(v); image != "" && (in.Type == "list" || in.Type == "object") {
-			return nil, refuse(in.Place, "The image '"+image+"' in the value of flow input '"+in.Name+"'", "send no images")
-		}
 	}
 	return out, nil
 }
@@ -140,29 +133,4 @@ func decodeText(text string) (any, error) {
 		return nil, &value.Error{Class: value.JSONDecodeError, Message: "Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0)"}
 	}
 	return value.Decode([]byte(text))
-}
-
-var imageKey = regexp.MustCompile(`^data:image/(.*);(path|base64|url)\n?$`)
-
-// imageIn returns the key of the first image mapping inside a value, empty when there is none. Prompt flow turns such mappings
-// into Image objects.
-func imageIn(v any) string {
-	switch v := v.(type) {
-	case []any:
-		for _, item := range v {
-			if key := imageIn(item); key != "" {
-				return key
-			}
-		}
-	case *value.Dict:
-		if v.Len() == 1 && imageKey.MatchString(v.Keys()[0]) {
-			return v.Keys()[0]
-		}
-		for _, item := range v.All() {
-			if key := imageIn(item); key != "" {
-				return key
-			}
-		}
-	}
-	return ""
 }

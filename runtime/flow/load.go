@@ -68,6 +68,12 @@ func (l loader) flow(root *document.Node) (*Flow, error) {
 	if f.environment, err = l.dict(root.Get("environment_variables")); err != nil {
 		return nil, err
 	}
+	if format := root.Get("message_format"); format != nil {
+		f.MessageFormat.Place = l.at(format.Value)
+		if f.MessageFormat.Name, err = l.text(format); err != nil {
+			return nil, err
+		}
+	}
 	if f.ID, err = l.text(root.Get("id")); err != nil {
 		return nil, err
 	}
@@ -93,12 +99,6 @@ func (l loader) refuseUnsupported(root *document.Node) error {
 			return refuse(l.at(f.Value), "The language "+value.Repr(language), "use python")
 		}
 	}
-	if f := root.Get("message_format"); f != nil && !f.Value.IsNull() {
-		format, _ := f.Value.Value()
-		if text, ok := format.(string); !ok || text != "" && !strings.EqualFold(text, "basic") {
-			return refuse(l.at(f.Value), "The message format "+value.Repr(format), "use basic")
-		}
-	}
 	for _, key := range []struct{ name, mend string }{
 		{"additional_includes", "copy the files into the flow folder"},
 		{"tools", "give each node a 'type' and a 'source' instead of a legacy 'tool'"},
@@ -119,14 +119,6 @@ func (l loader) refuseNodes(f *Flow) error {
 		}
 		if n.Module != "" && !strings.HasPrefix(n.Module, "promptflow.") {
 			return refuse(n.Place, "The module '"+n.Module+"' of node '"+n.Name+"'", "name a module of promptflow.tools, or none")
-		}
-	}
-	for _, in := range f.Inputs {
-		if in.Type == "image" {
-			return refuse(in.Place, "Flow input '"+in.Name+"' of type image", "use another type")
-		}
-		if image := imageIn(in.Default); image != "" && (in.Type == "list" || in.Type == "object") {
-			return refuse(in.Place, "The image '"+image+"' in the default of flow input '"+in.Name+"'", "use no images")
 		}
 	}
 	return nil

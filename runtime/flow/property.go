@@ -48,6 +48,9 @@ func step(v any, token string) (next any, ok bool, err error) {
 		}
 		return index(v, key)
 	}
+	if image, ok := v.(*value.Image); ok {
+		return attribute(image, token)
+	}
 	dict, isDict := v.(*value.Dict)
 	if !isDict {
 		// getattr on a plain value finds methods at most, which are no data.
@@ -55,6 +58,21 @@ func step(v any, token string) (next any, ok bool, err error) {
 	}
 	next, ok = dict.Get(token)
 	return next, ok, nil
+}
+
+// attribute is getattr on an image, whose data are these.
+func attribute(image *value.Image, name string) (any, bool, error) {
+	switch name {
+	case "source_url", "_source_url":
+		if image.URL == "" {
+			return nil, true, nil
+		}
+		return image.URL, true, nil
+	case "_mime_type":
+		return image.MIME, true, nil
+	default:
+		return nil, false, nil
+	}
 }
 
 func item(v any, key string) (any, bool, error) {
@@ -84,6 +102,14 @@ func index(v any, digits string) (any, bool, error) {
 			return nil, false, nil
 		}
 		return v[n], true, nil
+	case *value.Image:
+		if n >= len(v.Data) {
+			return nil, false, nil
+		}
+		return int64(v.Data[n]), true, nil
+	case *value.Text:
+		c, ok := character(v.Value, n)
+		return c, ok, nil
 	case string:
 		c, ok := character(v, n)
 		return c, ok, nil

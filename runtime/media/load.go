@@ -24,6 +24,9 @@ func (l *Loader) Inputs(ctx context.Context, inputs []*flow.Input, values *value
 	out := values
 	for _, in := range inputs {
 		v, _ := values.Get(in.Name)
+		if in.Type != "image" && !l.Format.spelled(v) {
+			continue
+		}
 		loaded, err := l.Input(ctx, in, v)
 		if err != nil {
 			return nil, err
@@ -76,6 +79,9 @@ func Describe(err error) string {
 
 // Value returns a plain value with an image for every dict that spells one, and with texts where the format has them.
 func (l *Loader) Value(ctx context.Context, v any) (any, error) {
+	if !l.Format.spelled(v) {
+		return v, nil
+	}
 	return rewrite(v, func(d *value.Dict) (any, bool, error) {
 		if l.Format.isImage(d) {
 			image, err := l.dict(ctx, d)

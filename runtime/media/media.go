@@ -116,12 +116,12 @@ func (f Format) isImage(d *value.Dict) bool {
 	return ok
 }
 
-// Contains reports whether a plain value holds an image of the format, by the keys it is spelled with.
-func (f Format) Contains(v any) bool {
+// spelled reports whether a value holds what the format spells an image or a text with.
+func (f Format) spelled(v any) bool {
 	switch v := v.(type) {
 	case []any:
 		for _, item := range v {
-			if f.Contains(item) {
+			if f.spelled(item) {
 				return true
 			}
 		}
@@ -129,8 +129,11 @@ func (f Format) Contains(v any) bool {
 		if f.isImage(v) {
 			return true
 		}
+		if _, ok := visionText(v); ok && f == OpenAIVision {
+			return true
+		}
 		for _, item := range v.All() {
-			if f.Contains(item) {
+			if f.spelled(item) {
 				return true
 			}
 		}

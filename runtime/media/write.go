@@ -44,8 +44,8 @@ func (f Format) inline(i *value.Image) any {
 	return pair("data:"+i.MIME+";base64", i.Base64())
 }
 
-// Portable returns v as the result of a test or a batch: fetched images by their URL, others in base64, texts of the openai-vision
-// format as they are spelled.
+// Portable returns v as the result of a test or a batch: fetched images by their URL, others in base64, texts as
+// the openai-vision format spells them.
 func (f Format) Portable(v any) any {
 	return f.write(v, f.inline)
 }
@@ -79,7 +79,7 @@ func (f Format) write(v any, image func(*value.Image) any) any {
 			}
 			return image(v)
 		case *value.Text:
-			return f.text(v)
+			return v.Dict()
 		default:
 			return v
 		}
@@ -91,18 +91,6 @@ func (f Format) byURL(i *value.Image) any {
 		return typed(imageURL, pair("url", i.URL))
 	}
 	return pair("data:"+i.MIME+";url", i.URL)
-}
-
-func (f Format) text(t *value.Text) any {
-	if f != OpenAIVision {
-		return t.Value
-	}
-	if t.Annotations == nil {
-		return typed("text", t.Value)
-	}
-	inner := pair("value", t.Value)
-	inner.Set("annotations", t.Annotations)
-	return typed("text", inner)
 }
 
 // Save writes an image into a folder under a new name, UUID.EXTENSION, and returns the name. The folder is made where it is missing.

@@ -19,7 +19,7 @@ type aggregation struct {
 // the inputs; a node that fails is in the node records only.
 func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Dict, lines []*Line) (aggregation, error) {
 	result := aggregation{metrics: value.NewDict()}
-	converted, err := x.aggregationInputs(inputs, len(lines))
+	converted, err := x.aggregationInputs(ctx, inputs, len(lines))
 	if err != nil {
 		return result, err
 	}
@@ -28,7 +28,7 @@ func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Di
 		s.session = lines[0].session
 	}
 	defer s.session.release()
-	given, err := x.transpose(s, lines)
+	given, err := x.transpose(ctx, s, lines)
 	if err != nil {
 		return result, err
 	}
@@ -47,7 +47,7 @@ func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Di
 
 // aggregationInputs converts every value of every list; inputs the flow does not define are left out, absent ones get their
 // default once per line.
-func (x *Executor) aggregationInputs(inputs *value.Dict, lines int) (*value.Dict, error) {
+func (x *Executor) aggregationInputs(ctx context.Context, inputs *value.Dict, lines int) (*value.Dict, error) {
 	out := value.NewDict()
 	for _, in := range x.flow.Inputs {
 		v, ok := inputs.Get(in.Name)
@@ -68,7 +68,11 @@ func (x *Executor) aggregationInputs(inputs *value.Dict, lines int) (*value.Dict
 			}
 			converted = append(converted, c)
 		}
-		out.Set(in.Name, converted)
+		loaded, err := x.media.Input(ctx, in, converted)
+		if err != nil {
+			return nil, err
+		}
+		out.Set(in.Name, loaded)
 	}
 	return out, nil
 }
@@ -76,7 +80,7 @@ func (x *Executor) aggregationInputs(inputs *value.Dict, lines int) (*value.Dict
 // transpose makes one list per reference of what the lines gave. An object of a worker can be passed on only while its session
 // lives: the one line's does; of many lines the objects pass as JSON, as between prompt flow's own processes and executors of
 // other languages.
-func (x *Executor) transpose(s *stage, lines []*Line) (map[string]any, error) {
+func (x *Executor) transpose(ctx context.Context, s *stage, lines []*Line) (map[string]any, error) {
 	given := map[string]any{}
 	for _, r := range x.flow.AggregationReferences() {
 		list := make([]any, 0, len(lines))
@@ -90,7 +94,11 @@ func (x *Executor) transpose(s *stage, lines []*Line) (map[string]any, error) {
 			}
 			list = append(list, v)
 		}
-		given[r.String()] = list
+		loaded, err := x.media.Value(ctx, list)
+		if err != nil {
+			return nil, err
+		}
+		given[r.String()] = loaded
 	}
 	return given, nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/e2e/harness"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
 )
@@ -112,7 +113,8 @@ func dict(pairs ...any) *value.Dict {
 
 func runFolder(t *testing.T, workers Workers, folder string) *value.Dict {
 	t.Helper()
-	x, err := Load(t.Context(), Config{Digest: filepath.Base(folder), Dir: folder, Workers: workers, Environment: Overwriting(nil), LineTimeout: time.Minute})
+	x, err := Load(t.Context(), Config{Digest: filepath.Base(folder), Dir: folder, Workers: workers, Environment: Overwriting(nil), LineTimeout: time.Minute,
+		Images: media.NewFetcher(media.PrivateAddresses)})
 	if err != nil {
 		var e *api.Error
 		must.True(t, errors.As(err, &e), must.Sprintf("%v", err))

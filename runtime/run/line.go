@@ -51,7 +51,7 @@ func (x *Executor) line(ctx context.Context, runID string, number *int, inputs *
 	}
 	l := &Line{session: &session{python: x.python}, Info: api.FlowRunInfo{
 		RunID: lineRunID, ParentRunID: runID, RootRunID: runID, FlowID: x.flow.ID, Index: number, StartTime: stamp(began),
-		Inputs: null, Output: null, Result: null, Metrics: null, MessageFormat: messageFormat,
+		Inputs: null, Output: null, Result: null, Metrics: null, MessageFormat: x.messageFormat(),
 	}}
 	s := &stage{x: x, runID: runID, parentRunID: lineRunID, number: number, session: l.session}
 	err := x.runNodes(ctx, l, s, inputs)
@@ -63,6 +63,9 @@ func (x *Executor) line(ctx context.Context, runID string, number *int, inputs *
 func (x *Executor) runNodes(ctx context.Context, l *Line, s *stage, inputs *value.Dict) error {
 	converted, err := x.flow.ConvertInputs(x.flow.WithDefaults(inputs), s.number)
 	if err != nil {
+		return err
+	}
+	if converted, err = x.media.Inputs(ctx, x.flow.Inputs, converted); err != nil {
 		return err
 	}
 	l.Info.Inputs = value.Encode(converted)

@@ -12,6 +12,7 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/connection"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/template"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
@@ -78,9 +79,9 @@ type python struct {
 	closed bool
 }
 
-func newPython(c Config, f *flow.Flow, environment map[string]string, connections *connection.Set) *python {
+func newPython(c Config, f *flow.Flow, format media.Format, environment map[string]string, connections *connection.Set) *python {
 	p := &python{workers: c.Workers, spec: worker.FlowSpec{
-		ID: c.Digest, Dir: c.Dir, Env: environment, Connections: json.RawMessage(value.Encode(connections.Dict())), MessageFormat: "basic",
+		ID: c.Digest, Dir: c.Dir, Env: environment, Connections: json.RawMessage(value.Encode(connections.Dict())), MessageFormat: string(format),
 	}}
 	for _, n := range f.Nodes {
 		if n.Type == flow.Python && n.Source != nil {

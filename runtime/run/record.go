@@ -10,13 +10,19 @@ import (
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
-const (
-	messageFormat = "basic"
-	timeFormat    = "2006-01-02T15:04:05.000000Z07:00"
-)
+const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
+
+// messageFormat is the flow's message format as its records show it.
+func (x *Executor) messageFormat() string {
+	if x.flow.MessageFormat.Name == "" {
+		return string(media.Basic)
+	}
+	return x.flow.MessageFormat.Name
+}
 
 func stamp(t time.Time) string { return t.UTC().Format(timeFormat) }
 
@@ -37,7 +43,7 @@ func (s *stage) newRecord(n *flow.Node) *record {
 	return &record{node: n, info: api.NodeRunInfo{
 		Node: n.Name, FlowRunID: s.runID, ParentRunID: s.parentRunID, RunID: s.nodeRunID(n), Status: api.StatusRunning, Index: s.number,
 		Inputs: null, Output: null, Result: null, Metrics: null, APICalls: null, SystemMetrics: null,
-		StartTime: now, EndTime: now, MessageFormat: messageFormat,
+		StartTime: now, EndTime: now, MessageFormat: s.x.messageFormat(),
 	}}
 }
 

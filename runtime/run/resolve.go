@@ -82,7 +82,7 @@ func (r *resolver) node(ctx context.Context, n *flow.Node, t *worker.Tool) (step
 		if err != nil {
 			return nil, err
 		}
-		p, err := tool.NewPrompt(ctx, r.session, tool.PromptSpec{Node: n.Name, Source: source, Literals: literals(n)})
+		p, err := tool.NewPrompt(ctx, r.session, tool.PromptSpec{Node: n.Name, Source: source, Literals: literals(n), Image: r.x.media.Image})
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func (r *resolver) node(ctx context.Context, n *flow.Node, t *worker.Tool) (step
 func (r *resolver) llm(ctx context.Context, n *flow.Node) (step, error) {
 	source, missing := r.source(n)
 	l, err := tool.NewLLM(ctx, r.session, tool.LLMSpec{
-		Node: n.Name, API: n.API, Connection: n.Connection, Connections: r.connections, Source: source, Literals: literals(n), Client: r.x.config.Client,
+		Node: n.Name, API: n.API, Connection: n.Connection, Connections: r.connections, Source: source, Literals: literals(n), Client: r.x.config.Client, Image: r.x.media.Image,
 	})
 	if err != nil {
 		return nil, err

@@ -15,8 +15,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/connection"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/tool"
 )
 
@@ -42,6 +44,10 @@ type Config struct {
 	Client          *tool.Client // sends llm nodes' requests; nil: tool.DefaultClient
 	Logger          hclog.Logger // nil: none
 	Lines           int          // lines of a batch at once; 0: DefaultLines
+	// Images fetches images from URLs; nil refuses them.
+	Images *media.Fetcher
+	// AnyFile allows callers to name image files anywhere, not only in the flow's folder.
+	AnyFile bool
 	// LineTimeout bounds a line; 0 means none for single lines and DefaultBatchLineTimeout for lines of a batch.
 	LineTimeout time.Duration
 }
@@ -54,6 +60,7 @@ type Executor struct {
 	normal  []*flow.Node
 	reduce  []*flow.Node
 	steps   map[string]step
+	media   *media.Loader
 	python  *python
 	closing sync.Once
 }
@@ -88,12 +95,15 @@ func (x *Executor) prepare(ctx context.Context, dir fs.FS) error {
 	if x.config.Environment != nil {
 		environment = x.config.Environment(x.flow)
 	}
+	if err := x.readFormat(); err != nil {
+		return err
+	}
 	connections, err := connection.Load(x.config.ConnectionsFile, lookup(environment))
 	if err != nil {
 		return err
 	}
 	resolveReferences(environment, connections)
-	x.python = newPython(x.config, x.flow, environment, connections)
+	x.python = newPython(x.config, x.flow, x.media.Format, environment, connections)
 	r := resolver{x: x, dir: dir, connections: connections}
 	if err := r.resolve(ctx); err != nil {
 		return err
@@ -115,6 +125,23 @@ func (x *Executor) prepare(ctx context.Context, dir fs.FS) error {
 	}
 	return nil
 }
+
+// readFormat prepares the loading of images.
+func (x *Executor) readFormat() error {
+	format, err := media.ParseFormat(x.flow.MessageFormat.Name)
+	if err != nil {
+		return x.flow.MessageFormat.At(api.AsError(err))
+	}
+	files := media.Below(x.config.Dir)
+	if x.config.AnyFile {
+		files = media.Anywhere(x.config.Dir)
+	}
+	x.media = &media.Loader{Format: format, Files: files, Fetcher: x.config.Images}
+	return nil
+}
+
+// Format returns the format in which the flow's images are spelled.
+func (x *Executor) Format() media.Format { return x.media.Format }
 
 // Flow returns the flow, checked.
 func (x *Executor) Flow() *flow.Flow { return x.flow }

@@ -73,6 +73,9 @@ func (x *Executor) runOne(ctx context.Context, request *api.RunRequest, result *
 		x.aggregateOne(ctx, inputs, line, result)
 	}
 	result.Output = line.Info.Output
+	if value.HasMedia(line.Output) {
+		result.Output = value.Encode(x.media.Format.Portable(line.Output))
+	}
 	result.FlowRuns = []api.FlowRunInfo{line.Info}
 	return nil
 }
@@ -183,7 +186,7 @@ func (x *Executor) collect(lines []*Line, result *api.RunResult) {
 		for name, v := range l.Output.All() {
 			out.Set(name, v)
 		}
-		result.Outputs = append(result.Outputs, value.Encode(out))
+		result.Outputs = append(result.Outputs, value.Encode(x.media.Format.Portable(out)))
 	}
 }
 

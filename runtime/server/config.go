@@ -33,6 +33,7 @@ type Config struct {
 	Version        string // of this program, for /version
 	Environment    string // the environment's name, and below what it resolved to, for /version; default none
 	Digest         string
+	NoImageURLs    bool     // images are not fetched from URLs; default: they are, from public addresses
 	Included       []string // outputs of /score; nil: all that are not for evaluation only
 	BuildInfo      string
 	LineTimeout    time.Duration // 0: none for single lines
@@ -89,16 +90,32 @@ func ConfigFromEnv(env connection.Lookup) (Config, error) {
 	if task := get("NOMAD_TASK_DIR"); c.Data == "" && task != "" {
 		c.Data = filepath.Join(task, "promptflow")
 	}
+	urls, err := onOff("PROMPTFLOW_IMAGE_URLS", get("PROMPTFLOW_IMAGE_URLS"), true)
+	c.NoImageURLs = !urls
+	errs := []error{err}
 	var timeout int
-	var err error
 	c.Included, err = included(get("PROMPTFLOW_RESPONSE_INCLUDED_FIELDS"))
-	errs := []error{
+	errs = append(errs,
 		number(get, "PROMPTFLOW_MAX_CONCURRENCY", 1, &c.MaxConcurrency), number(get, "PROMPTFLOW_WORKERS", 0, &c.Workers),
 		number(get, "PF_LINE_TIMEOUT_SEC", 1, &timeout), err,
-	}
+	)
 	c.LineTimeout = time.Duration(timeout) * time.Second
 	c = c.withDefaults()
 	return c, errors.Join(append(errs, c.check())...)
+}
+
+// onOff reads a switch.
+func onOff(name, text string, byDefault bool) (bool, error) {
+	switch strings.ToLower(text) {
+	case "":
+		return byDefault, nil
+	case "on", "true", "1":
+		return true, nil
+	case "off", "false", "0":
+		return false, nil
+	default:
+		return byDefault, fmt.Errorf("read %s %q: want on or off", name, text)
+	}
 }
 
 func number(get func(string) string, name string, least int, to *int) error {

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/run"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
@@ -44,6 +45,7 @@ type flows struct {
 	workers run.Workers
 	bundles map[string]*bundled // by digest
 	clock   uint64
+	images  *media.Fetcher // nil: not from URLs
 }
 
 // bundled is a bundle on disk.
@@ -74,6 +76,9 @@ type lease struct {
 func newFlows(c Config) (*flows, error) {
 	f := &flows{config: c, bundles: map[string]*bundled{}}
 	f.life, f.end = context.WithCancel(context.Background())
+	if !c.NoImageURLs {
+		f.images = media.NewFetcher(media.PrivateAddresses)
+	}
 	data := c.Data
 	if data == "" {
 		var err error
@@ -271,6 +276,7 @@ func (f *flows) enter(b *bundled, key string, c run.Config) *loaded {
 		l = &loaded{done: make(chan struct{})}
 		b.loaded[key] = l
 		c.Workers, c.Logger, c.ConnectionsFile, c.LineTimeout = f.workers, f.config.Logger, f.config.Connections, f.config.LineTimeout
+		c.Images = f.images
 		f.loading.Go(func() { f.load(b, key, l, c) })
 		f.retire()
 	}

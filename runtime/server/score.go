@@ -65,7 +65,7 @@ func (s *server) score(w http.ResponseWriter, r *http.Request) error {
 	if accept := strings.Join(r.Header.Values("Accept"), ","); !acceptsJSON(accept) {
 		return notAcceptable(accept)
 	}
-	writeJSON(w, http.StatusOK, value.Encode(s.visible(served.Flow(), line.Output)))
+	writeJSON(w, http.StatusOK, value.Encode(served.Format().Base64(s.visible(served.Flow(), line.Output))))
 	return nil
 }
 

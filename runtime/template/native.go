@@ -188,7 +188,7 @@ func chatListText(list []any, o Options) (string, bool) {
 // Python's Unicode version.
 func certain(v any, depth int) bool {
 	switch v := v.(type) {
-	case nil, bool, int64, float64, string:
+	case nil, bool, int64, float64, string, *value.Image, *value.Text:
 		return true
 	case *big.Int:
 		return v.BitLen() < maxBits
@@ -210,8 +210,11 @@ func certain(v any, depth int) bool {
 }
 
 func certainInside(v any, depth int) bool {
-	if s, ok := v.(string); ok {
-		return isASCII(s)
+	switch v := v.(type) {
+	case string:
+		return isASCII(v)
+	case *value.Text:
+		return isASCII(v.Value)
 	}
 	return certain(v, depth)
 }

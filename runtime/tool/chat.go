@@ -19,13 +19,13 @@ var (
 	toolCallsPattern = regexp.MustCompile(pythonSpaces(`(?s)\n*#{0,2}\s*tool_calls\s*:\s*\n+\s*(\[.*?\])`))
 )
 
-// parseChat reads a rendered template into chat messages (promptflow.tools.common.parse_chat, without images). The words
-// that m hides are restored in error messages only.
-func parseChat(text string, m mapping) ([]any, error) {
+// parseChat reads a rendered template into chat messages (promptflow.tools.common.parse_chat). The words that m hides are restored
+// in error messages only.
+func parseChat(text string, m mapping, p pictures) ([]any, error) {
 	messages := []any{}
 	var last *value.Dict
 	for _, chunk := range splitRoles(text) {
-		done, err := fillMessage(last, chunk)
+		done, err := fillMessage(last, chunk, p)
 		if err != nil {
 			return nil, err
 		}
@@ -44,14 +44,14 @@ func parseChat(text string, m mapping) ([]any, error) {
 }
 
 // fillMessage gives chunk to the last message when that still waits for something, and reports whether it took it.
-func fillMessage(last *value.Dict, chunk string) (bool, error) {
+func fillMessage(last *value.Dict, chunk string, p pictures) (bool, error) {
 	if last == nil {
 		return false, nil
 	}
 	role, _ := last.Get("role")
 	hasContent := last.Has("content")
 	if role == "tool" && !hasContent {
-		return true, fillTool(last, chunk)
+		return true, fillTool(last, chunk, p)
 	}
 	if role == "assistant" {
 		if calls, found := parseToolCalls(chunk); found {
@@ -62,30 +62,27 @@ func fillMessage(last *value.Dict, chunk string) (bool, error) {
 	if hasContent || last.Has("tool_calls") {
 		return false, nil
 	}
-	return true, fillContent(last, chunk)
+	return true, fillContent(last, chunk, p)
 }
 
-func fillTool(last *value.Dict, chunk string) error {
+func fillTool(last *value.Dict, chunk string, p pictures) error {
 	m := find(toolCallIDPattern, chunk, "tool_call_id")
 	if m == nil {
 		return toolError("ChatAPIToolRoleInvalidFormat", "%s", toolRoleFormat)
 	}
 	last.Set("tool_call_id", m[1])
-	last.Set("content", value.Strip(m[2]))
-	return nil
+	return p.setContent(last, m[2])
 }
 
-func fillContent(last *value.Dict, chunk string) error {
+func fillContent(last *value.Dict, chunk string, p pictures) error {
 	if m := find(namePattern, chunk, "name"); m != nil {
 		last.Set("name", m[1])
-		last.Set("content", value.Strip(m[2]))
-		return nil
+		return p.setContent(last, m[2])
 	}
 	if role, _ := last.Get("role"); role == "function" {
 		return toolError("ChatAPIFunctionRoleInvalidFormat", "%s", functionRoleFormat)
 	}
-	last.Set("content", value.Strip(chunk))
-	return nil
+	return p.setContent(last, chunk)
 }
 
 // find matches pattern in text, which holds no match unless it holds word.

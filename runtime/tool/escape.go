@@ -70,6 +70,8 @@ func (e escaper) mapping(inputs *value.Dict) mapping {
 // collect adds the role words of v (Escaper.build_flow_input_escape_dict).
 func (e escaper) collect(v any, m mapping) mapping {
 	switch v := v.(type) {
+	case *value.Text:
+		return e.collect(v.Value, m)
 	case string:
 		for _, word := range findRoles(v) {
 			if !m.hides(word) {
@@ -109,6 +111,11 @@ func (e escaper) escape(inputs *value.Dict, m mapping) *value.Dict {
 
 func (e escaper) hide(v any, m mapping) any {
 	switch v := v.(type) {
+	case *value.Text:
+		if len(m) == 0 {
+			return v
+		}
+		return e.hide(v.Value, m)
 	case string:
 		for _, h := range m {
 			v = strings.ReplaceAll(v, h.word, h.id)

@@ -250,7 +250,6 @@ func TestNewLLM_Refuses(t *testing.T) {
 		{"no key", "no key", "", nil, "Connection 'no key' has no api_key"},
 		{"token sign-in", "token", "", nil, "Microsoft Entra sign-in is not supported yet"},
 		{"no URL", "no url", "", nil, "is no http or https URL"},
-		{"image", "conn", "user:\n\n![image]({{pic}})", dict("pic", "a.png"), "Input 'pic' for node 'ask' is an image (line 3 of its template has ![image]({{pic}}))"},
 		{"name of a parameter", "conn", "user:\n", dict("trim_blocks", true), "rename the input"},
 		{"connection as input", "conn", "user:\n", dict("connection", "x"), "name the connection as the node's connection"},
 	}

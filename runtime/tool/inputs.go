@@ -1,6 +1,8 @@
 package tool
 
 import (
+	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,20 +39,49 @@ var renderParameters = []string{"template_content", "trim_blocks", "keep_trailin
 // imageInput finds the image inputs of a template (get_inputs_for_prompt_template): "![image]({{name}})".
 var imageInput = regexp.MustCompile(pythonSpaces(`!\[(?:\s*image\s*)\]\(\{\{\s*([^{}]+)\s*\}\}\)`))
 
-// refuseInputs refuses by name the inputs that prompt flow's tools cannot take, and images, which this runtime does not load.
-func refuseInputs(node, source string, literals *value.Dict, parameters []string) *api.Error {
+// ImageLoader makes an image of the value of an image input.
+type ImageLoader func(ctx context.Context, v any) (*value.Image, error)
+
+// loadImages returns the literals with images for those that the template shows as images (ToolResolver._load_images_for_prompt_tpl).
+func loadImages(ctx context.Context, load ImageLoader, source string, literals *value.Dict) (*value.Dict, error) {
+	out := literals
+	for _, m := range imageInput.FindAllStringSubmatch(source, -1) {
+		name := value.Strip(m[1])
+		v, ok := out.Get(name)
+		if !ok {
+			continue
+		}
+		image, err := load(ctx, v)
+		if err != nil {
+			return nil, err
+		}
+		if out == literals {
+			out = literals.Clone()
+		}
+		out.Set(name, image)
+	}
+	return out, nil
+}
+
+// imageError is what kept a literal image from being loaded while its node is resolved.
+func imageError(node string, err error) error {
+	var python *value.Error
+	if errors.As(err, &python) {
+		return resolveError(node, api.NewError([]string{api.SystemError, python.Class}, targetExecutor, "%s", python.Message))
+	}
+	var e *api.Error
+	if errors.As(err, &e) {
+		return resolveError(node, e)
+	}
+	return err
+}
+
+// refuseInputs refuses by name the inputs that prompt flow's tools cannot take.
+func refuseInputs(node string, literals *value.Dict, parameters []string) *api.Error {
 	for name := range literals.All() {
 		if slices.Contains(renderParameters, name) || slices.Contains(parameters, name) {
 			return invalidFlow("NodeInputValidationError",
 				"Input '%s' for node '%s' has the name of a parameter of the tool that renders its template: rename the input.", name, node)
-		}
-	}
-	for _, m := range imageInput.FindAllStringSubmatchIndex(source, -1) {
-		name := value.Strip(source[m[2]:m[3]])
-		if literals.Has(name) {
-			return invalidFlow("NodeInputValidationError",
-				"Input '%s' for node '%s' is an image (line %d of its template has %s), and images are not supported yet by this runtime.",
-				name, node, 1+strings.Count(source[:m[0]], "\n"), source[m[0]:m[1]])
 		}
 	}
 	return nil

@@ -29,6 +29,8 @@ type LLMSpec struct {
 	Source string
 	// Literals are the node's inputs that are no references, as the flow file has them.
 	Literals *value.Dict
+	// Image loads the literals that the template shows as images.
+	Image ImageLoader
 	// Client sends the requests; nil means [DefaultClient].
 	Client *Client
 }
@@ -65,6 +67,9 @@ func NewLLM(ctx context.Context, r template.Renderer, spec LLMSpec) (*LLM, error
 			"Invalid inputs %s in prompt template of node %s. These inputs are duplicated with the parameters of %s.%s.",
 			setRepr(clash), spec.Node, l.provider, l.api))
 	}
+	if l.literals, err = loadImages(ctx, spec.Image, spec.Source, l.literals); err != nil {
+		return nil, imageError(spec.Node, err)
+	}
 	return l, nil
 }
 
@@ -95,19 +100,11 @@ func resolveLLM(spec LLMSpec) (*LLM, *api.Error) {
 			l.dropped = append(l.dropped, key)
 		}
 	}
-	if fault = refuseInputs(spec.Node, spec.Source, l.literals, l.unsupported()); fault != nil {
+	if fault = refuseInputs(spec.Node, l.literals, nil); fault != nil {
 		return nil, fault
 	}
 	l.endpoint, fault = endpointOf(l.connection, spec.Connections, l.api)
 	return l, fault
-}
-
-// unsupported are the inputs that promptflow-tools would take for images.
-func (l *LLM) unsupported() []string {
-	if l.api == apiChat {
-		return []string{"images"}
-	}
-	return nil
 }
 
 // HasDefault reports whether a parameter of the tool has a default, so that an input bound to a bypassed node is left
@@ -166,10 +163,17 @@ func (l *LLM) prompt(ctx context.Context, r template.Renderer, call Call, variab
 	return text, nil
 }
 
-// messages renders the template and reads the chat messages from it (promptflow.tools.common.build_messages).
+// messages renders the template and reads the chat messages from it (promptflow.tools.common.build_messages). The inputs "images" and
+// "image_detail" are parameters of that function: a line of the text that is the name of one of the images becomes that image.
 func (l *LLM) messages(ctx context.Context, r template.Renderer, call Call, variables *value.Dict) ([]any, error) {
 	options := template.Options{ChatLists: l.provider == providerAzure}
+	given, _ := variables.Get("images")
+	pictures := pictures{named: imagesByName(given), detail: "auto"}
+	if detail, ok := variables.Get("image_detail"); ok {
+		pictures.detail = detail
+	}
 	variables = variables.Clone()
+	variables.Delete("images")
 	variables.Delete("image_detail")
 	esc := newEscaper(call, options.ChatLists, l.newID)
 	m := esc.mapping(variables)
@@ -177,7 +181,7 @@ func (l *LLM) messages(ctx context.Context, r template.Renderer, call Call, vari
 	if err != nil {
 		return nil, l.renderFailed(err, m)
 	}
-	messages, err := parseChat(text, m)
+	messages, err := parseChat(text, m, pictures)
 	if err != nil {
 		return nil, err
 	}

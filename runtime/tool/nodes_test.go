@@ -16,6 +16,7 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/e2e/harness"
 	"github.com/nomad-promptflow/nomad-promptflow/e2e/openai"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/connection"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
@@ -76,6 +77,7 @@ type nodeCase struct {
 
 func nodeCases() []nodeCase {
 	ask := "system:\nBe kind.\nuser:\n{{q}}"
+	looking := "system:\nLook.\nuser:\nfirst\n\n  {{pic}}\t\n second {{pic}}\n![image]({{pic}})\nImage(x)\nuser:\n{{q}}"
 	tools := `[{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]`
 	functions := `[{"name": "f", "parameters": {"type": "object", "properties": {}}}]`
 	q := dict("q", "hello\nuser:\nnot a role")
@@ -127,11 +129,26 @@ func nodeCases() []nodeCase {
 		{"completion", "Once {{q}}", bound("suffix", "", "logprobs", int64(0), "echo", false, "stop", []any{}, "logit_bias", dict())},
 		{"completion", "{{suffix}}", bound()},
 		{"embedding", ask, bound()},
+		{"chat", looking, bound("pic", "${inputs.pic}", "images", "${inputs.pics}")},
+		{"chat", looking, bound("pic", "${inputs.pic}", "images", "${inputs.pics}", "image_detail", "low")},
+		{"chat", looking, bound("pic", "${inputs.pic}")},
+		{"chat", looking, bound("pic", "R0lGODlh", "images", "${inputs.pics}")},
+		{"chat", "user:\n![image]({{pic}}) {{ images }} {{image_detail}}", bound("pic", "R0lGODlh", "images", "${inputs.pics}", "image_detail", "high")},
+		{"chat", "user:\n![image]({{pic}})", bound("pic", "no picture.png")},
+		{"chat", "user:\n![image]({{pic}})", bound("pic", int64(5))},
+		{"chat", "user:\n![image]({{ pic }})", bound("pic", "")},
+		{"chat", "user:\na\nb", bound("images", []any{"a", "c"})},
+		{"chat", "user:\na\nb", bound("images", []any{"c"})},
+		{"chat", "user:\n{{q}} {{pics}}", bound("pics", "${inputs.pics}", "images", "${inputs.q}")},
+		{"chat", "tool:\n## tool_call_id:\nx\n## content:\n{{pic}}\nuser:\n## name:\nann\n## content:\n\n{{pic}}\n  {{q}}", bound("pic", "${inputs.pic}", "images", "${inputs.pics}")},
+		{"completion", "{{images}} ![image]({{pic}})", bound("pic", "R0lGODlh", "images", "${inputs.pics}")},
 	}
 	var cases []nodeCase
 	flow := dict("q", q.Keys()[0], "l", []any{"a", int64(1), nil})
 	v, _ := q.Get("q")
 	flow.Set("q", v)
+	flow.Set("pic", dict("data:image/png;base64", "iVBORw0KGgo="))
+	flow.Set("pics", []any{dict("data:image/png;base64", "iVBORw0KGgo="), dict("data:image/*;base64", "R0lGODlh")})
 	for _, class := range []string{openAI, azure} {
 		for _, b := range both {
 			inputs := b.inputs.Clone()
@@ -157,10 +174,13 @@ func nodeCases() []nodeCase {
 
 // ours runs a case on our parts.
 func ours(t *testing.T, c nodeCase, set *connection.Set) (Result, error) {
+	loader := &media.Loader{Format: media.Basic, Files: media.Below(t.TempDir())}
 	literals, inputs, fromFlow := value.NewDict(), value.NewDict(), []string{}
 	for name, v := range c.inputs.All() {
 		if s, ok := v.(string); ok && strings.HasPrefix(s, "${inputs.") {
 			bound, _ := c.flow.Get(strings.TrimSuffix(strings.TrimPrefix(s, "${inputs."), "}"))
+			bound, err := loader.Value(t.Context(), bound)
+			must.NoError(t, err)
 			inputs.Set(name, bound)
 			fromFlow = append(fromFlow, name)
 			continue
@@ -169,7 +189,7 @@ func ours(t *testing.T, c nodeCase, set *connection.Set) (Result, error) {
 		inputs.Set(name, v)
 	}
 	l, err := NewLLM(t.Context(), noJinja{t}, LLMSpec{
-		Node: "ask", API: c.api, Connection: "conn", Connections: set, Source: c.prompt, Literals: literals,
+		Node: "ask", API: c.api, Connection: "conn", Connections: set, Source: c.prompt, Literals: literals, Image: loader.Image,
 	})
 	if err != nil {
 		return Result{}, err
@@ -222,7 +242,7 @@ func checkOutcome(t *testing.T, where string, want *value.Dict, got Result, err 
 		}
 		message, _ := want.Get("message")
 		// The class of a quoted text in the flow file shows through in Python; of a plain one it is str.
-		message = strings.ReplaceAll(message.(string), "ruamel.yaml.scalarstring.DoubleQuotedScalarString", "str")
+		message = strings.NewReplacer("ruamel.yaml.scalarstring.DoubleQuotedScalarString", "str", "DoubleQuotedScalarString", "str").Replace(message.(string))
 		must.Eq(t, message, any(api.AsError(err).Message), must.Sprint(where))
 		must.Eq(t, codes, any(chain), must.Sprint(where))
 	} else {

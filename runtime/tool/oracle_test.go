@@ -107,7 +107,7 @@ func TestParseChat_AsPromptFlow(t *testing.T) {
 	parsed := 0
 	for i, answer := range askOracle(t, "oracle.py", document) {
 		where := fmt.Sprintf("%q", texts[i])
-		got, err := parseChat(texts[i], nil)
+		got, err := parseChat(texts[i], nil, pictures{})
 		if odd(got) {
 			must.StrContains(t, string(value.Encode(answer)), "unsendable", must.Sprint(where))
 			continue

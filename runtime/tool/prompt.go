@@ -19,12 +19,15 @@ type PromptSpec struct {
 	// Literals are the node's inputs that are no references, as the flow file has them. Prompt nodes neither drop nor
 	// convert them.
 	Literals *value.Dict
+	// Image loads the literals that the template shows as images.
+	Image ImageLoader
 }
 
 // Prompt is a prompt node: a template whose text is the node's output (promptflow.tools.template_rendering).
 type Prompt struct {
 	node   string
 	source *template.Source
+	images *value.Dict   // literals that are images
 	newID  func() string // makes UUIDs
 }
 
@@ -43,10 +46,25 @@ func NewPrompt(ctx context.Context, r template.Renderer, spec PromptSpec) (*Prom
 			"Invalid inputs %s in prompt template of node %s. These inputs are duplicated with the reserved parameters of prompt tool.",
 			setRepr(clash), spec.Node))
 	}
-	if err := refuseInputs(spec.Node, spec.Source, spec.Literals, promptParameters); err != nil {
+	if err := refuseInputs(spec.Node, spec.Literals, promptParameters); err != nil {
 		return nil, resolveError(spec.Node, err)
 	}
-	return &Prompt{node: spec.Node, source: source, newID: uuid.NewString}, nil
+	loaded, err := loadImages(ctx, spec.Image, spec.Source, spec.Literals)
+	if err != nil {
+		return nil, imageError(spec.Node, err)
+	}
+	return &Prompt{node: spec.Node, source: source, images: imagesIn(loaded), newID: uuid.NewString}, nil
+}
+
+// imagesIn returns the values that are images.
+func imagesIn(inputs *value.Dict) *value.Dict {
+	images := value.NewDict()
+	for name, v := range inputs.All() {
+		if _, ok := v.(*value.Image); ok {
+			images.Set(name, v)
+		}
+	}
+	return images
 }
 
 // HasDefault reports whether a parameter of the tool has a default, so that an input bound to a bypassed node is left
@@ -55,6 +73,12 @@ func (p *Prompt) HasDefault(string) bool { return false }
 
 // Run renders the template. The result's text is the plain one; what it hides goes with it in Escapes.
 func (p *Prompt) Run(ctx context.Context, r template.Renderer, call Call) (Result, error) {
+	if p.images.Len() > 0 {
+		call.Inputs = call.Inputs.Clone()
+		for name, image := range p.images.All() {
+			call.Inputs.Set(name, image)
+		}
+	}
 	result := Result{Inputs: recorded(call.Inputs, call.FromFlow)}
 	text, err := p.source.Render(ctx, r, result.Inputs, template.Options{})
 	if err != nil {

@@ -102,7 +102,7 @@ func FuzzParseChat(f *testing.F) {
 		chunks := splitRoles(text)
 		must.Eq(t, 1, len(chunks)%2)
 		must.Eq(t, (len(chunks)-1)/2, len(findRoles(text)))
-		messages, err := parseChat(text, nil)
+		messages, err := parseChat(text, nil, pictures{})
 		if err != nil {
 			must.Eq(t, api.UserError, api.AsError(err).Code)
 			return

@@ -208,7 +208,7 @@ func sendable(v any) error {
 		}
 	case *unsendable:
 		return llmError("TypeError", v.Error())
-	case *value.Ref:
+	case *value.Ref, *value.Image:
 		return llmError("TypeError", (&unsendable{what: value.TypeName(v)}).Error())
 	}
 	return nil

@@ -92,13 +92,26 @@ func (r *llmRun) trace(err error) *value.Dict {
 func (c *modelCall) trace(apiName, parent string, usage Usage) *value.Dict {
 	s := span{
 		name: "openai_" + apiName, kind: "LLM", function: "openai.resources.chat.completions.completions.Completions.create",
-		id: uuid.NewString(), parent: parent, inputs: c.body, output: c.answer, err: c.err, children: []any{},
+		id: uuid.NewString(), parent: parent, inputs: withoutPictures(c.body), output: c.answer, err: c.err, children: []any{},
 		started: c.started, done: c.done, usage: usage,
 	}
 	if apiName == apiCompletion {
 		s.function = "openai.resources.completions.Completions.create"
 	}
 	return s.dict()
+}
+
+// maxPicture is how much of an image's data URL a trace keeps, in bytes: the whole would be in memory once more for every call.
+const maxPicture = 64
+
+func withoutPictures(body *value.Dict) *value.Dict {
+	cut := value.Map(body, func(v any) any {
+		if s, ok := v.(string); ok && len(s) > maxPicture && strings.HasPrefix(s, "data:image/") {
+			return s[:maxPicture] + "…"
+		}
+		return v
+	})
+	return cut.(*value.Dict)
 }
 
 // span is one entry of prompt flow's api_calls (promptflow.tracing.contracts.trace.Trace).

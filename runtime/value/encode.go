@@ -10,7 +10,7 @@ import (
 )
 
 // Encode returns v as compact JSON in UTF-8: numbers as Python's json writes them (NaN, Infinity and -Infinity for
-// non-finite floats), lone surrogates as \u escapes. An image is its name as a string, a text its string. A Ref is its record,
+// non-finite floats), lone surrogates as \u escapes. An image is its name as a string, a text its dict. A Ref is its record,
 // or its repr as a string when it has none; json.RawMessage is copied.
 func Encode(v any) []byte {
 	return Append(nil, v)
@@ -60,7 +60,7 @@ func (s style) append(b []byte, v any) []byte {
 	case *Image:
 		return s.appendText(b, v.String())
 	case *Text:
-		return s.appendText(b, v.Value)
+		return s.append(b, v.Dict())
 	case *Ref:
 		if v.Record != nil {
 			return append(b, v.Record...)

@@ -48,6 +48,21 @@ type Text struct {
 	Annotations any
 }
 
+// Dict returns the text as the openai-vision format and run records spell it.
+func (t *Text) Dict() *Dict {
+	d := NewDictSize(2)
+	d.Set("type", "text")
+	if t.Annotations == nil {
+		d.Set("text", t.Value)
+		return d
+	}
+	inner := NewDictSize(2)
+	inner.Set("value", t.Value)
+	inner.Set("annotations", t.Annotations)
+	d.Set("text", inner)
+	return d
+}
+
 // signatures are what images of each kind begin with, in the order in which they are tried. A pattern's '?' is any byte.
 var signatures = []struct{ mime, pattern string }{
 	{"image/vnd.dwg", "AC10"},

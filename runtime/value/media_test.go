@@ -64,7 +64,8 @@ func TestMedia_behaveAsInPython(t *testing.T) {
 	test.True(t, Truth(a))
 	test.False(t, Truth(&Text{}))
 	test.Eq(t, "['t', "+a.String()+"]", Str([]any{&Text{Value: "t"}, a}))
-	test.Eq(t, `["t","`+a.String()+`"]`, string(Encode([]any{&Text{Value: "t"}, a})))
+	test.Eq(t, `[{"type":"text","text":"t"},"`+a.String()+`",{"type":"text","text":{"value":"u","annotations":[]}}]`,
+		string(Encode([]any{&Text{Value: "t"}, a, &Text{Value: "u", Annotations: []any{}}})))
 	test.Eq(t, "gif", a.Extension())
 	test.Eq(t, "", NewImage([]byte("?"), "", "").Extension())
 	test.Eq(t, "x", NewImage(nil, "image/../../x", "").Extension())

@@ -14,7 +14,7 @@ import (
 //	uint32  length of all that follows
 //	uint32  length of the head
 //	head    strict JSON, an object
-//	parts   raw JSON documents one after the other, their names and lengths in the head's "parts"
+//	parts   raw JSON documents and the bytes of images one after the other, their names and lengths in the head's "parts"
 //
 // with big-endian lengths. Values travel in parts because Python's JSON knows NaN and Infinity, which strict readers of the
 // head do not; and so that a large value is not scanned twice.
@@ -23,7 +23,7 @@ var errFrame = errors.New("bad frame")
 
 const frameHeader = 8
 
-// part is a named JSON document behind a head.
+// part is a named JSON document, or the bytes of an image, behind a head.
 type part struct {
 	Name string
 	Data []byte

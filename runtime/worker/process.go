@@ -51,6 +51,7 @@ type reply struct {
 	ID       uint64       `json:"id"`
 	Error    *api.Error   `json:"error"`
 	Ref      *refReply    `json:"ref"`
+	Media    []mediaAt    `json:"media"`
 	Stdout   string       `json:"stdout"`
 	Stderr   string       `json:"stderr"`
 	Started  float64      `json:"started"`
@@ -83,7 +84,7 @@ func (r *reply) value() (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode value of a worker: %w", err)
 	}
-	return v, nil
+	return placeMedia(v, r.Media, r.parts)
 }
 
 func newProcess(w forked, conn *net.UnixConn, config Config) *process {

@@ -69,11 +69,9 @@ func (s *Session) Call(ctx context.Context, call Call) (*Result, error) {
 		head["line"] = call.LineNumber
 	}
 	inputs := encodeInputs(call.Inputs)
-	if len(inputs.refs) > 0 {
-		head["refs"] = inputs.refs
-	}
+	inputs.announce(head)
 	result := &Result{Started: time.Now()}
-	r, err := s.roundTrip(ctx, head, part{"inputs", inputs.wire})
+	r, err := s.roundTrip(ctx, head, inputs.parts()...)
 	result.Inputs = inputs.record(tool, r)
 	if err != nil {
 		result.Duration = time.Since(result.Started)
@@ -120,8 +118,9 @@ func (s *Session) Property(ctx context.Context, ref *value.Ref, node, property s
 // Equal tells whether ref == v in Python, as an activate condition asks.
 func (s *Session) Equal(ctx context.Context, ref *value.Ref, v any) (bool, error) {
 	in := encodeInputs([]Input{{Name: "value", Value: v}})
-	head := map[string]any{"op": "equal", "session": s.id, "ref": ref.ID, "refs": in.refs}
-	r, err := s.roundTrip(ctx, head, part{"inputs", in.wire})
+	head := map[string]any{"op": "equal", "session": s.id, "ref": ref.ID}
+	in.announce(head)
+	r, err := s.roundTrip(ctx, head, in.parts()...)
 	result, err := r.result(err, "compare value")
 	if err != nil {
 		return false, err
@@ -159,10 +158,8 @@ func (s *Session) render(ctx context.Context, template string, vars *value.Dict,
 	if chatLists {
 		head["chat_lists"] = true
 	}
-	if len(in.refs) > 0 {
-		head["refs"] = in.refs
-	}
-	r, err := s.roundTrip(ctx, head, part{"inputs", in.wire}, part{"template", value.Encode(template)})
+	in.announce(head)
+	r, err := s.roundTrip(ctx, head, append(in.parts(), part{"template", value.Encode(template)})...)
 	v, err := r.result(err, "render template")
 	if err != nil {
 		return "", err
@@ -251,141 +248,4 @@ func (r *reply) result(err error, doing string) (any, error) {
 		return nil, asFailure(err, doing)
 	}
 	return v, nil
-}
-
-// encodedInputs are a call's inputs as they go to the worker; plain ones serve the run record too.
-type encodedInputs struct {
-	wire  []byte // object; null stands where a reference goes
-	refs  []inputRef
-	names []string
-	plain map[string][]byte // input -> its JSON for run records
-}
-
-// inputRef puts an object of the session at a place in the inputs.
-type inputRef struct {
-	Path     []any  `json:"path"` // input name, then keys and indices
-	ID       uint64 `json:"id"`
-	Property string `json:"property,omitempty"`
-	Node     string `json:"node,omitempty"`
-}
-
-func encodeInputs(inputs []Input) encodedInputs {
-	e := encodedInputs{wire: []byte{'{'}, plain: make(map[string][]byte, len(inputs))}
-	type span struct{ from, to int }
-	spans := make([]span, len(inputs))
-	for i, in := range inputs {
-		if i > 0 {
-			e.wire = append(e.wire, ',')
-		}
-		e.wire = append(value.Append(e.wire, in.Name), ':')
-		found := len(e.refs)
-		stripped := e.strip(in, in.Value, []any{in.Name})
-		from := len(e.wire)
-		e.wire = value.Append(e.wire, stripped)
-		if len(e.refs) == found {
-			spans[i] = span{from, len(e.wire)}
-		}
-		e.names = append(e.names, in.Name)
-	}
-	e.wire = append(e.wire, '}')
-	for i, in := range inputs {
-		if s := spans[i]; s.to > 0 {
-			e.plain[in.Name] = e.wire[s.from:s.to:s.to]
-		} else {
-			e.plain[in.Name] = value.Encode(in.Value)
-		}
-	}
-	return e
-}
-
-// strip replaces references inside v by null and notes where they were. What holds none is returned as it is.
-func (e *encodedInputs) strip(in Input, v any, path []any) any {
-	switch v := v.(type) {
-	case *value.Ref:
-		ref := inputRef{Path: append([]any(nil), path...), ID: v.ID, Node: in.Source}
-		if len(path) == 1 {
-			ref.Property = in.Property
-		}
-		e.refs = append(e.refs, ref)
-		return nil
-	case []any:
-		return e.stripList(in, v, path)
-	case *value.Dict:
-		return e.stripDict(in, v, path)
-	default:
-		return v
-	}
-}
-
-func (e *encodedInputs) stripList(in Input, list []any, path []any) any {
-	out, found := list, len(e.refs)
-	for i, item := range list {
-		stripped := e.strip(in, item, append(path, i))
-		if len(e.refs) == found {
-			continue
-		}
-		found = len(e.refs)
-		if &out[0] == &list[0] {
-			out = append([]any(nil), list...)
-		}
-		out[i] = stripped
-	}
-	return out
-}
-
-func (e *encodedInputs) stripDict(in Input, dict *value.Dict, path []any) any {
-	out, found := dict, len(e.refs)
-	for key, item := range dict.All() {
-		stripped := e.strip(in, item, append(path, key))
-		if len(e.refs) == found {
-			continue
-		}
-		found = len(e.refs)
-		if out == dict {
-			out = dict.Clone()
-		}
-		out.Set(key, stripped)
-	}
-	return out
-}
-
-// record returns the object of all inputs for the run record: literals as they were at load, values as they were sent, and
-// properties of references as the worker resolved them. r may be nil.
-func (e *encodedInputs) record(tool *Tool, r *reply) json.RawMessage {
-	resolved := map[string]string{} // input -> its JSON
-	if r != nil && r.parts["inputs"] != nil {
-		_ = json.Unmarshal(r.parts["inputs"], &resolved) // a bad record must not fail the call
-	}
-	b := []byte{'{'}
-	add := func(name string, document []byte) {
-		if len(b) > 1 {
-			b = append(b, ',')
-		}
-		b = append(value.Append(b, name), ':')
-		b = append(b, document...)
-	}
-	known := make(map[string]bool, len(tool.Inputs))
-	for _, in := range tool.Inputs {
-		known[in.Name] = true
-		if in.Literal {
-			add(in.Name, []byte(in.Record))
-		} else if document, ok := e.document(in.Name, resolved); ok {
-			add(in.Name, document)
-		}
-	}
-	for _, name := range e.names {
-		if !known[name] {
-			document, _ := e.document(name, resolved)
-			add(name, document)
-		}
-	}
-	return append(b, '}')
-}
-
-func (e *encodedInputs) document(name string, resolved map[string]string) ([]byte, bool) {
-	if document, ok := resolved[name]; ok {
-		return []byte(document), true
-	}
-	document, ok := e.plain[name]
-	return document, ok
 }

@@ -51,11 +51,12 @@ def nodes(runs):
     return {name: node(run) for name, run in sorted(runs.items()) if run.status is not Status.Running}
 
 
-def line(result):
+def line(executor, result):
     info = result.run_info
+    output = executor._multimedia_processor.persist_multimedia_data({k: v for k, v in result.output.items() if k != "line_number"}, None)
     return {
         "status": info.status.value, "run_id": info.run_id, "index": info.index, "inputs": plain(info.inputs),
-        "output": plain({k: v for k, v in result.output.items() if k != "line_number"}) if info.status is Status.Completed else None,
+        "output": plain(output) if info.status is Status.Completed else None,
         "error": failure(info.error), "nodes": nodes(result.node_run_infos), "metrics": sorted(info.system_metrics),
     }
 
@@ -74,7 +75,7 @@ def one(executor, inputs):
     if result.aggregation_inputs:
         lists = {k: [v] for k, v in result.aggregation_inputs.items()}
         aggregation = aggregate(executor, {k: [v] for k, v in inputs.items()}, lists, "run")
-    return {"lines": [line(result)], "aggregation": aggregation}
+    return {"lines": [line(executor, result)], "aggregation": aggregation}
 
 
 def batch(executor, flow, lines):
@@ -90,7 +91,7 @@ def batch(executor, flow, lines):
         lists = transpose([inputs[n] for n in done], keys=list(flow.inputs))
         references = transpose([r.aggregation_inputs for r in results], keys=get_aggregation_inputs_properties(flow))
         aggregation = aggregate(executor, lists, collect_lines(done, references), "run")
-    return {"lines": [line(r) for r in results], "aggregation": aggregation}
+    return {"lines": [line(executor, r) for r in results], "aggregation": aggregation}
 
 
 def run(folder):

@@ -48,7 +48,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             out.append(run(case, Path(folder)))
             os.chdir("/")
-    json.dump(out, answer)
+    json.dump(out, answer, default=str)
     answer.flush()
 
 

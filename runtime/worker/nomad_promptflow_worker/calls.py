@@ -14,7 +14,7 @@ from promptflow.exceptions import ErrorTarget
 from promptflow.tracing._openai_utils import OpenAIMetricsCalculator
 from promptflow.tracing._tracer import Tracer
 
-from . import output, values
+from . import media, output, values
 from .flow import present
 from .frames import TooLarge
 
@@ -151,6 +151,8 @@ class ToolCall:
         self.tool = worker.flow.tools[head["node"]]
         self.refs = head.get("refs")
         self.inputs = parts["inputs"]
+        self.media = head.get("media")
+        self.received = parts if self.media else None
         self.parts = []
         line = head["line"]
         self.run_id = f"{head['run_id']}_{self.tool.node.name}_{'reduce' if self.tool.node.aggregation else line}"
@@ -191,6 +193,9 @@ class ToolCall:
     def _arguments(self):
         inputs = json.loads(self.inputs)
         self.inputs = None
+        if self.media:
+            media.place(inputs, self.media, self.received)
+            self.received = None
         if self.refs:
             resolved = self.worker.objects.place(self.session, inputs, self.refs)
             if resolved:

@@ -5,7 +5,10 @@ import json
 from collections.abc import AsyncIterator, Iterator
 
 from promptflow._utils.utils import default_json_encoder
+from promptflow.contracts.multimedia import Image
 from promptflow.contracts.tool import ConnectionType
+
+from . import media
 
 _SCALARS = frozenset((type(None), bool, int, float, str))
 _STR = frozenset((str,))
@@ -14,8 +17,15 @@ _MAX_REPR = 1024
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
-_encode_record = json.JSONEncoder(ensure_ascii=False, default=default_json_encoder, separators=(",", ":")).encode
-_encode_record_ascii = json.JSONEncoder(default=default_json_encoder, separators=(",", ":")).encode
+
+
+def _record_default(value):
+    """Records show an image by its name, as prompt flow's do that are not written to files."""
+    return str(value) if isinstance(value, Image) else default_json_encoder(value)
+
+
+_encode_record = json.JSONEncoder(ensure_ascii=False, default=_record_default, separators=(",", ":")).encode
+_encode_record_ascii = json.JSONEncoder(default=_record_default, separators=(",", ":")).encode
 
 
 def is_plain(value, depth=0):
@@ -91,6 +101,22 @@ def type_name(value):
     return kind.__qualname__ if module in (None, "builtins") else f"{module}.{kind.__qualname__}"
 
 
+def _with_media(value):
+    """(reply fields, parts) for a value that is plain but for images and texts, None for any other."""
+    found = media.split(value)
+    if found is None:
+        return None
+    plain, items = found
+    data = plain_json(plain)
+    if data is None:
+        return None
+    try:
+        entries, parts = media.pack(items)
+    except (TypeError, ValueError, RecursionError):  # annotations that are no JSON
+        return None
+    return {"media": entries}, [("value", data), *parts]
+
+
 class Objects:
     """Objects that stay here, by session."""
 
@@ -117,6 +143,9 @@ class Objects:
         data = plain_json(value)
         if data is not None:
             return {}, [("value", data)]
+        crossing = _with_media(value)
+        if crossing is not None:
+            return crossing
         ref = {
             "id": self.keep(session, value),
             "type": type_name(value),
@@ -127,7 +156,7 @@ class Objects:
         return {"ref": ref}, [] if record is None else [("record", record)]
 
     def place(self, session, inputs, refs):
-        """Put objects where the runtime left a null. Yields (input, value) for those whose record the runtime cannot know."""
+        """Put objects where the runtime left a null. Returns (input, value) for those whose record the runtime cannot know."""
         from promptflow.executor._input_assignment_parser import parse_node_property
 
         resolved = []

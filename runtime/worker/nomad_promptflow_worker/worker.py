@@ -14,7 +14,7 @@ from promptflow.executor._input_assignment_parser import parse_node_property
 from promptflow.tracing._integrations._openai_injector import inject_openai_api
 from promptflow.tracing._utils import is_tracing_disabled
 
-from . import output, render
+from . import media, output, render
 from .calls import Job, Threads, ToolCall
 from .flow import Flow, present
 from .frames import Connection
@@ -100,6 +100,7 @@ class Worker:
     def _bind(self, head, parts):
         self.connection.limit = head["max_frame"]
         self.threads = Threads(head["threads"])
+        media.texts_cross = (head["message_format"] or "").lower() == "openai-vision"
         reply = {"id": head["id"]}
         try:
             flow = Flow(head["dir"], head["env"], json.loads(parts["connections"]), head["message_format"])
@@ -129,10 +130,15 @@ class Worker:
 
         self._submit(head, body)
 
+    def _inputs(self, head, parts):
+        inputs = json.loads(parts["inputs"])
+        media.place(inputs, head.get("media") or (), parts)
+        self.objects.place(head["session"], inputs, head.get("refs") or ())
+        return inputs
+
     def _equal(self, head, parts):
         def body():
-            inputs = json.loads(parts["inputs"])
-            self.objects.place(head["session"], inputs, head.get("refs") or ())
+            inputs = self._inputs(head, parts)
             value = self.objects.get(head["session"], head["ref"])
             return self.objects.describe(head["session"], bool(value == inputs["value"]))
 
@@ -140,8 +146,7 @@ class Worker:
 
     def _render(self, head, parts):
         def body():
-            inputs = json.loads(parts["inputs"])
-            self.objects.place(head["session"], inputs, head.get("refs") or ())
+            inputs = self._inputs(head, parts)
             if head.get("chat_lists"):
                 inputs = render.chat_lists(inputs)
             return self.objects.describe(head["session"], render.render(json.loads(parts["template"]), inputs))
