@@ -39,6 +39,7 @@ type function struct {
 
 type chatRequest struct {
 	Model    string    `json:"model"`
+	Stream   bool      `json:"stream"`
 	Messages []message `json:"messages"`
 	Tools    []struct {
 		Function function `json:"function"`
@@ -46,7 +47,7 @@ type chatRequest struct {
 	Functions []function `json:"functions"`
 }
 
-func chat(w http.ResponseWriter, body []byte) {
+func (s *Server) chat(w http.ResponseWriter, body []byte) {
 	var r chatRequest
 	if err := json.Unmarshal(body, &r); err != nil {
 		refuse(w, Failure{Status: http.StatusBadRequest, Message: "We could not parse the JSON body of your request: " + err.Error()})
@@ -62,6 +63,10 @@ func chat(w http.ResponseWriter, body []byte) {
 		asked += count(m.text())
 	}
 	said, _ := reply["content"].(string)
+	if r.Stream {
+		s.streamChat(w, r.Model, said, reason)
+		return
+	}
 	write(w, http.StatusOK, map[string]any{
 		"id": "chatcmpl-0", "object": "chat.completion", "created": 1700000000, "model": r.Model,
 		"choices": []any{map[string]any{"index": 0, "message": reply, "finish_reason": reason}},
@@ -86,9 +91,10 @@ func (r chatRequest) reply() (map[string]any, string) {
 	return map[string]any{"role": "assistant", "content": text}, "stop"
 }
 
-func complete(w http.ResponseWriter, body []byte) {
+func (s *Server) complete(w http.ResponseWriter, body []byte) {
 	var r struct {
 		Model  string `json:"model"`
+		Stream bool   `json:"stream"`
 		Prompt string `json:"prompt"`
 	}
 	if err := json.Unmarshal(body, &r); err != nil {
@@ -96,6 +102,10 @@ func complete(w http.ResponseWriter, body []byte) {
 		return
 	}
 	text := "completed: " + r.Prompt
+	if r.Stream {
+		s.streamText(w, r.Model, text)
+		return
+	}
 	write(w, http.StatusOK, map[string]any{
 		"id": "cmpl-0", "object": "text_completion", "created": 1700000000, "model": r.Model,
 		"choices": []any{map[string]any{"index": 0, "text": text, "finish_reason": "stop", "logprobs": nil}},

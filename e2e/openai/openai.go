@@ -43,6 +43,8 @@ type Failure struct {
 type Server struct {
 	// APIKey is the only key that is let in; "" lets everybody in.
 	APIKey string
+	// BeforePiece, when not nil, is called before each piece of an answer that streams; the answer breaks off when it returns false.
+	BeforePiece func(number int) bool
 
 	mu       sync.Mutex
 	requests []Request
@@ -88,7 +90,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !s.authorized(r):
 		refuse(w, Failure{Status: http.StatusUnauthorized, Message: "Incorrect API key provided.", Type: "invalid_request_error"})
 	default:
-		answer(w, r, body)
+		s.answer(w, r, body)
 	}
 }
 
@@ -123,7 +125,7 @@ func write(w http.ResponseWriter, status int, v any) {
 }
 
 // answer routes the paths of both kinds: /v1/chat/completions, and /openai/deployments/{name}/chat/completions.
-func answer(w http.ResponseWriter, r *http.Request, body []byte) {
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	path := r.URL.Path
 	azure := strings.HasPrefix(path, "/openai/deployments/")
 	switch {
@@ -132,9 +134,9 @@ func answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	case azure && r.URL.Query().Get("api-version") == "":
 		refuse(w, Failure{Status: http.StatusNotFound, Message: "Resource not found", Type: "api-version"})
 	case strings.HasSuffix(path, "/chat/completions") && (azure || path == "/v1/chat/completions"):
-		chat(w, body)
+		s.chat(w, body)
 	case strings.HasSuffix(path, "/completions") && (azure || path == "/v1/completions"):
-		complete(w, body)
+		s.complete(w, body)
 	default:
 		refuse(w, Failure{Status: http.StatusNotFound, Message: fmt.Sprintf("Invalid URL (POST %s)", path), Type: "invalid_request_error"})
 	}

@@ -123,6 +123,25 @@ func (f *Flow) Node(name string) *Node {
 	return nil
 }
 
+// Streams reports whether a node may answer piece by piece when the flow's caller wants it to: an output of the flow refers to the node,
+// and no other node does.
+func (f *Flow) Streams(n *Node) bool {
+	refers := func(r Reference) bool { return r.Kind == NodeOutput && r.Name == n.Name }
+	for _, other := range f.Nodes {
+		for _, in := range other.Inputs {
+			if refers(in.Reference) {
+				return false
+			}
+		}
+	}
+	for _, out := range f.Outputs {
+		if refers(out.Reference) {
+			return true
+		}
+	}
+	return false
+}
+
 // HasAggregation reports whether any node runs after all lines.
 func (f *Flow) HasAggregation() bool {
 	for _, n := range f.Nodes {

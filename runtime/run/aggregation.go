@@ -17,13 +17,13 @@ type aggregation struct {
 
 // aggregate runs the aggregation over completed lines with their inputs, which have one list per flow input. An error is that of
 // the inputs; a node that fails is in the node records only.
-func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Dict, lines []*Line) (aggregation, error) {
+func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Dict, lines []*Line, watcher Watcher) (aggregation, error) {
 	result := aggregation{metrics: value.NewDict()}
 	converted, err := x.aggregationInputs(ctx, inputs, len(lines))
 	if err != nil {
 		return result, err
 	}
-	s := &stage{x: x, runID: runID, parentRunID: runID, session: &session{python: x.python}}
+	s := &stage{x: x, runID: runID, parentRunID: runID, session: &session{python: x.python}, life: ctx, watcher: watcher}
 	if len(lines) == 1 {
 		s.session = lines[0].session
 	}

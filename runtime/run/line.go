@@ -26,37 +26,83 @@ type Line struct {
 // Completed reports whether the line completed.
 func (l *Line) Completed() bool { return l.Info.Status == api.StatusCompleted }
 
+// streaming says whether the nodes that can answer piece by piece do so (FlowExecutor.enable_streaming_for_llm_flow).
+type streaming int
+
+const (
+	asWritten streaming = iota // as their inputs say: the lines of a batch
+	whole                      // no
+	pieces                     // yes
+)
+
+// lineOptions say how a line is run.
+type lineOptions struct {
+	runID     string // of the submission
+	number    *int   // of the line; nil: there are no others
+	timeout   time.Duration
+	streaming streaming
+	watcher   Watcher // nil: nobody watches
+}
+
 // RunLine runs one line without the aggregation, as a served flow does: the inputs are without a line number.
 func (x *Executor) RunLine(ctx context.Context, runID string, inputs *value.Dict) *Line {
-	l := x.line(ctx, runID, nil, inputs, x.config.LineTimeout)
-	l.session.release()
-	return l
+	o := x.OpenLine(ctx, runID, inputs, false)
+	defer o.Close()
+	return o.Finish(nil)
+}
+
+// OpenLine runs the nodes of one line, without the aggregation, as a served flow does; Finish ends it. With stream, nodes that can
+// answer piece by piece do so, and Finish hands the pieces over.
+func (x *Executor) OpenLine(ctx context.Context, runID string, inputs *value.Dict, stream bool) *Opened {
+	o := lineOptions{runID: runID, timeout: x.config.LineTimeout, streaming: whole}
+	if stream {
+		o.streaming = pieces
+	}
+	return x.open(ctx, o, inputs)
 }
 
 // line runs one line. Its session is left open for the aggregation.
-func (x *Executor) line(ctx context.Context, runID string, number *int, inputs *value.Dict, timeout time.Duration) *Line {
-	began := time.Now()
-	if timeout > 0 {
-		at := 0
-		if number != nil {
-			at = *number
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, &lineTimeout{at, timeout})
-		defer cancel()
+func (x *Executor) line(ctx context.Context, options lineOptions, inputs *value.Dict) *Line {
+	o := x.open(ctx, options, inputs)
+	defer o.cancel()
+	var emit func(string, any) error
+	if options.streaming == pieces {
+		emit = func(output string, item any) error { return options.watcher.Chunk(options.number, output, item) }
 	}
-	lineRunID := runID
-	if number != nil {
-		lineRunID += "_" + strconv.Itoa(*number)
+	return o.Finish(emit)
+}
+
+// open runs the nodes of a line.
+func (x *Executor) open(ctx context.Context, options lineOptions, inputs *value.Dict) *Opened {
+	began := time.Now()
+	ctx, cancel := bound(ctx, options)
+	lineRunID := options.runID
+	if options.number != nil {
+		lineRunID += "_" + strconv.Itoa(*options.number)
 	}
 	l := &Line{session: &session{python: x.python}, Info: api.FlowRunInfo{
-		RunID: lineRunID, ParentRunID: runID, RootRunID: runID, FlowID: x.flow.ID, Index: number, StartTime: stamp(began),
+		RunID: lineRunID, ParentRunID: options.runID, RootRunID: options.runID, FlowID: x.flow.ID, Index: options.number, StartTime: stamp(began),
 		Inputs: null, Output: null, Result: null, Metrics: null, MessageFormat: x.messageFormat(),
 	}}
-	s := &stage{x: x, runID: runID, parentRunID: lineRunID, number: number, session: l.session}
-	err := x.runNodes(ctx, l, s, inputs)
-	l.end(ctx, s, began, err)
-	return l
+	s := &stage{
+		x: x, runID: options.runID, parentRunID: lineRunID, number: options.number, session: l.session,
+		streaming: options.streaming, life: ctx, watcher: options.watcher,
+	}
+	o := &Opened{x: x, line: l, stage: s, ctx: ctx, cancel: cancel, began: began}
+	o.err = x.runNodes(ctx, l, s, inputs)
+	return o
+}
+
+// bound ends the context of a line in time.
+func bound(ctx context.Context, options lineOptions) (context.Context, context.CancelFunc) {
+	if options.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	at := 0
+	if options.number != nil {
+		at = *options.number
+	}
+	return context.WithTimeoutCause(ctx, options.timeout, &lineTimeout{at, options.timeout})
 }
 
 // runNodes converts the inputs, runs the nodes and gathers the outputs.
@@ -73,10 +119,7 @@ func (x *Executor) runNodes(ctx context.Context, l *Line, s *stage, inputs *valu
 	if err := s.run(ctx); err != nil {
 		return err
 	}
-	if l.Output, err = x.outputs(ctx, s); err != nil {
-		return err
-	}
-	l.given, err = x.aggregationValues(ctx, s.graph)
+	l.Output, err = x.outputs(ctx, s)
 	return err
 }
 
@@ -107,7 +150,7 @@ func (l *Line) fail(ctx context.Context, err error) {
 	}
 }
 
-// outputs gathers the flow's outputs; streams are read to their end.
+// outputs gathers the flow's outputs. Streams among them are not read yet, unless nobody takes their pieces.
 func (x *Executor) outputs(ctx context.Context, s *stage) (*value.Dict, error) {
 	outputs := value.NewDictSize(len(x.flow.Outputs))
 	for _, out := range x.flow.Outputs {
@@ -122,27 +165,36 @@ func (x *Executor) outputs(ctx context.Context, s *stage) (*value.Dict, error) {
 		}
 		outputs.Set(out.Name, v)
 	}
-	return outputs, x.joinAndCheck(ctx, s, outputs)
+	if s.streaming != pieces {
+		if err := join(ctx, s, outputs); err != nil {
+			return nil, err
+		}
+	}
+	return outputs, checkOutputs(ctx, s, outputs)
 }
 
-// joinAndCheck replaces streams by their text and refuses what JSON cannot carry.
-func (x *Executor) joinAndCheck(ctx context.Context, s *stage, outputs *value.Dict) error {
+// join replaces streams by their text.
+func join(ctx context.Context, s *stage, outputs *value.Dict) error {
 	for name, v := range outputs.All() {
-		ref, ok := v.(*value.Ref)
-		if !ok || !ref.Stream {
+		source := streamOf(v, s)
+		if source == nil {
 			continue
 		}
-		leased, err := s.session.get(ctx)
-		if err != nil {
-			return err
-		}
-		text, err := leased.Join(ctx, ref)
+		text, err := source.join(ctx)
 		if err != nil {
 			return err
 		}
 		outputs.Set(name, text)
 	}
+	return nil
+}
+
+// checkOutputs refuses what JSON cannot carry.
+func checkOutputs(ctx context.Context, s *stage, outputs *value.Dict) error {
 	for name, v := range outputs.All() {
+		if streamOf(v, s) != nil {
+			continue
+		}
 		if ref := unserializable(v); ref != nil {
 			return flow.Fail(flow.FlowOutputUnserializable, flow.TargetFlowExecutor,
 				"The output '{output_name}' for flow is incorrect. The output value is not JSON serializable. JSON dump failed: {error_type_and_message}. Please verify your flow output and make sure the value serializable.",

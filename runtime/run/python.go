@@ -39,6 +39,7 @@ type Session interface {
 	Property(ctx context.Context, ref *value.Ref, node, property string) (any, error)
 	Equal(ctx context.Context, ref *value.Ref, v any) (bool, error)
 	Join(ctx context.Context, ref *value.Ref) (string, error)
+	Stream(ctx context.Context, ref *value.Ref, emit func(item any) error) error
 	Render(ctx context.Context, template string, vars *value.Dict) (string, error)
 	RenderChatLists(ctx context.Context, template string, vars *value.Dict) (string, error)
 	Variables(ctx context.Context, template string) ([]worker.Variable, error)

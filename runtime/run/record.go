@@ -35,6 +35,7 @@ type record struct {
 	info      api.NodeRunInfo
 	metrics   *value.Dict // logged by the tool
 	tokens    *value.Dict
+	duration  time.Duration
 	unstarted bool
 }
 
@@ -82,10 +83,8 @@ func (r *record) complete(ctx context.Context, o outcome) {
 	if o.apiCalls == nil {
 		r.info.APICalls = json.RawMessage("[]")
 	}
-	r.tokens = o.systemMetrics
-	metrics := o.systemMetrics.Clone()
-	metrics.Set("duration", o.duration.Seconds())
-	r.info.SystemMetrics = value.Encode(metrics)
+	r.duration = o.duration
+	r.count(o.systemMetrics)
 	if len(o.metrics) > 0 {
 		r.metrics, _ = value.DecodeDict(o.metrics) // made by our worker
 	}
@@ -98,6 +97,14 @@ func (r *record) complete(ctx context.Context, o outcome) {
 		r.info.Output = value.Encode(o.value)
 		r.info.Result = r.info.Output
 	}
+}
+
+// count sets the tokens that the node used; nil when they are not known.
+func (r *record) count(tokens *value.Dict) {
+	r.tokens = tokens
+	metrics := tokens.Clone()
+	metrics.Set("duration", r.duration.Seconds())
+	r.info.SystemMetrics = value.Encode(metrics)
 }
 
 func (r *record) fail(ctx context.Context, err *api.Error) {

@@ -76,7 +76,7 @@ func (r *resolver) node(ctx context.Context, n *flow.Node, t *worker.Tool) (step
 		if t.Error != nil {
 			return nil, t.Error
 		}
-		return &pythonStep{tool: t}, nil
+		return &pythonStep{tool: t, streams: r.x.flow.Streams(n)}, nil
 	case flow.Prompt:
 		source, err := r.source(n)
 		if err != nil {
@@ -86,7 +86,7 @@ func (r *resolver) node(ctx context.Context, n *flow.Node, t *worker.Tool) (step
 		if err != nil {
 			return nil, err
 		}
-		return &nativeStep{p}, nil
+		return &nativeStep{tool: p}, nil
 	case flow.LLM:
 		return r.llm(ctx, n)
 	default:
@@ -103,6 +103,7 @@ func (r *resolver) llm(ctx context.Context, n *flow.Node) (step, error) {
 	source, missing := r.source(n)
 	l, err := tool.NewLLM(ctx, r.session, tool.LLMSpec{
 		Node: n.Name, API: n.API, Connection: n.Connection, Connections: r.connections, Source: source, Literals: literals(n), Client: r.x.config.Client, Image: r.x.media.Image,
+		Streams: r.x.flow.Streams(n),
 	})
 	if err != nil {
 		return nil, err
@@ -110,7 +111,7 @@ func (r *resolver) llm(ctx context.Context, n *flow.Node) (step, error) {
 	if missing != nil {
 		return nil, missing
 	}
-	return &nativeStep{l}, nil
+	return &nativeStep{tool: l, streams: r.x.flow.Streams(n)}, nil
 }
 
 func literals(n *flow.Node) *value.Dict {

@@ -74,6 +74,9 @@ func (s *fakeSession) Property(context.Context, *value.Ref, string, string) (any
 }
 func (s *fakeSession) Equal(context.Context, *value.Ref, any) (bool, error) { return false, nil }
 func (s *fakeSession) Join(context.Context, *value.Ref) (string, error)     { return "joined", nil }
+func (s *fakeSession) Stream(_ context.Context, _ *value.Ref, emit func(any) error) error {
+	return emit("joined")
+}
 func (s *fakeSession) Render(context.Context, string, *value.Dict) (string, error) {
 	return "", errors.New("no renderer")
 }

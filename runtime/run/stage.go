@@ -8,6 +8,7 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/graph"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/tool"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
 // stage runs nodes of one graph: those of a line, or those of the aggregation.
@@ -19,6 +20,10 @@ type stage struct {
 	graph       *graph.Graph
 	session     *session
 	records     []*record // in the order in which the nodes were started or bypassed
+	streaming   streaming
+	life        context.Context // of the line, in which streams are read
+	watcher     Watcher         // nil: nobody watches
+	said        []*said
 
 	mu      sync.Mutex
 	escapes map[string]*tool.Escapes // what the texts of prompt nodes hide
@@ -85,7 +90,9 @@ func (s *stage) start(ctx context.Context, slots chan struct{}, done chan<- fini
 	ready, bypassed, err := s.graph.Next(ctx)
 	for _, b := range bypassed {
 		s.x.log.Debug("bypass node", "run", s.parentRunID, "node", b.Node.Name, "reason", b.Log)
-		s.records = append(s.records, s.bypassedRecord(b.Node))
+		r := s.bypassedRecord(b.Node)
+		s.records = append(s.records, r)
+		s.tell(r.info)
 	}
 	if err != nil {
 		return 0, err
@@ -102,19 +109,21 @@ func (s *stage) start(ctx context.Context, slots chan struct{}, done chan<- fini
 		r := s.newRecord(n)
 		s.records = append(s.records, r)
 		started++
-		go func() { done <- finished{r, s.step(ctx, slots, st, n, inputs)} }()
+		go func() { done <- finished{r, s.step(ctx, slots, st, r, inputs)} }()
 	}
 	return started, nil
 }
 
 // step waits for a slot and runs one node.
-func (s *stage) step(ctx context.Context, slots chan struct{}, st step, n *flow.Node, inputs []graph.Input) (o outcome) {
+func (s *stage) step(ctx context.Context, slots chan struct{}, st step, r *record, inputs []graph.Input) (o outcome) {
+	n := r.node
 	select {
 	case slots <- struct{}{}:
 		defer func() { <-slots }()
 	case <-ctx.Done():
 		return outcome{unstarted: true, err: canceled("Received cancel request")}
 	}
+	s.tell(r.info)
 	defer func() {
 		if r := recover(); r != nil {
 			s.x.log.Error("node panicked", "node", n.Name, "panic", r)
@@ -127,7 +136,13 @@ func (s *stage) step(ctx context.Context, slots chan struct{}, st step, n *flow.
 // finish records a node that ran and puts its output into the graph.
 func (s *stage) finish(ctx context.Context, f finished) error {
 	n := f.record.node
+	if stream, ok := f.outcome.value.(*value.Stream); ok {
+		f.outcome.value = s.keepSaid(f.record, stream, f.outcome.streamed)
+	}
 	f.record.complete(ctx, f.outcome)
+	if !f.outcome.unstarted {
+		s.tell(f.record.info)
+	}
 	if f.outcome.err != nil {
 		return f.outcome.err
 	}

@@ -32,13 +32,17 @@ type outcome struct {
 	metrics        json.RawMessage
 	apiCalls       json.RawMessage
 	systemMetrics  *value.Dict
+	streamed       func() *value.Dict // the metrics of a value that streams, once it has been read
 	started        time.Time
 	unstarted      bool // it was cancelled while it waited for a slot
 	duration       time.Duration
 }
 
 // pythonStep calls a tool in a worker, which holds the literal inputs.
-type pythonStep struct{ tool *worker.Tool }
+type pythonStep struct {
+	tool    *worker.Tool
+	streams bool // it streams when the flow's caller wants it to, if the tool has a parameter for it
+}
 
 func (p *pythonStep) hasDefault(name string) bool { return p.tool.HasDefault(name) }
 
@@ -51,6 +55,10 @@ func (p *pythonStep) run(ctx context.Context, s *stage, n *flow.Node, inputs []g
 	call := worker.Call{Node: n.Name, RunID: s.runID, LineNumber: -1}
 	if s.number != nil {
 		call.LineNumber = *s.number
+	}
+	if p.streams && s.streaming != asWritten {
+		stream := s.streaming == pieces
+		call.Stream = &stream
 	}
 	for _, in := range inputs {
 		if in.From.Kind != flow.Literal {
@@ -78,7 +86,10 @@ type native interface {
 }
 
 // nativeStep runs a prompt or llm node.
-type nativeStep struct{ tool native }
+type nativeStep struct {
+	tool    native
+	streams bool // it streams when the flow's caller wants it to
+}
 
 func (p *nativeStep) hasDefault(name string) bool { return p.tool.HasDefault(name) }
 
@@ -88,6 +99,9 @@ func (p *nativeStep) run(ctx context.Context, s *stage, n *flow.Node, inputs []g
 	if err != nil {
 		return outcome{err: asError(ctx, err), started: began, duration: time.Since(began)}
 	}
+	if p.streams && s.streaming == pieces {
+		call.Stream = s.life
+	}
 	result, err := p.tool.Run(ctx, s.session, call)
 	o := outcome{
 		value: result.Output, escapes: result.Escapes, stderr: result.Stderr, apiCalls: result.APICalls, started: began,
@@ -96,13 +110,22 @@ func (p *nativeStep) run(ctx context.Context, s *stage, n *flow.Node, inputs []g
 	if result.Inputs != nil {
 		o.inputs = value.Encode(result.Inputs)
 	}
-	if u := result.Usage; u.Known {
-		o.systemMetrics = value.NewDict()
-		o.systemMetrics.Set("prompt_tokens", u.PromptTokens)
-		o.systemMetrics.Set("completion_tokens", u.CompletionTokens)
-		o.systemMetrics.Set("total_tokens", u.TotalTokens)
+	o.systemMetrics = tokens(result.Usage)
+	if result.Streamed != nil {
+		o.streamed = func() *value.Dict { return tokens(result.Streamed()) }
 	}
 	return o
+}
+
+func tokens(u tool.Usage) *value.Dict {
+	if !u.Known {
+		return nil
+	}
+	d := value.NewDict()
+	d.Set("prompt_tokens", u.PromptTokens)
+	d.Set("completion_tokens", u.CompletionTokens)
+	d.Set("total_tokens", u.TotalTokens)
+	return d
 }
 
 // toolCall gathers the inputs of a native tool; the objects among them stay in the worker.

@@ -17,6 +17,11 @@ import (
 // Run runs a submission: one line and the aggregation over it, or a batch. The error is that of the submission itself (not an
 // object, an empty batch); a flow that fails is a result.
 func (x *Executor) Run(ctx context.Context, request *api.RunRequest) (*api.RunResult, error) {
+	return x.Follow(ctx, request, nil)
+}
+
+// Follow is Run with somebody who watches; the outputs of a single line stream then. A nil watcher is nobody.
+func (x *Executor) Follow(ctx context.Context, request *api.RunRequest, watcher Watcher) (*api.RunResult, error) {
 	began := time.Now()
 	result := &api.RunResult{RunID: request.RunID, Flow: request.Flow, FlowRuns: []api.FlowRunInfo{}, NodeRuns: []api.NodeRunInfo{}}
 	if result.RunID == "" {
@@ -26,7 +31,7 @@ func (x *Executor) Run(ctx context.Context, request *api.RunRequest) (*api.RunRe
 	if request.Lines != nil {
 		run = x.runBatch
 	}
-	if err := run(ctx, request, result); err != nil {
+	if err := run(ctx, request, result, watcher); err != nil {
 		return nil, err
 	}
 	result.Duration = time.Since(began).Seconds()
@@ -58,19 +63,23 @@ func decodeInputs(data json.RawMessage, what string) (*value.Dict, error) {
 
 // runOne runs one line as prompt flow's flow test does: it is line 0, and the aggregation runs over it when an aggregation node
 // refers to a node of the line.
-func (x *Executor) runOne(ctx context.Context, request *api.RunRequest, result *api.RunResult) error {
+func (x *Executor) runOne(ctx context.Context, request *api.RunRequest, result *api.RunResult, watcher Watcher) error {
 	inputs, err := decodeInputs(request.Inputs, "inputs")
 	if err != nil {
 		return err
 	}
 	number := 0
-	line := x.line(ctx, result.RunID, &number, inputs, x.config.LineTimeout)
+	options := lineOptions{runID: result.RunID, number: &number, timeout: x.config.LineTimeout, streaming: whole, watcher: watcher}
+	if watcher != nil {
+		options.streaming = pieces
+	}
+	line := x.line(ctx, options, inputs)
 	defer line.session.release()
 	result.Status, result.Error = line.Info.Status, line.Info.Error
 	result.Metrics = json.RawMessage("{}")
 	result.NodeRuns = line.Nodes
 	if line.Completed() && len(line.given) > 0 {
-		x.aggregateOne(ctx, inputs, line, result)
+		x.aggregateOne(ctx, inputs, line, result, watcher)
 	}
 	result.Output = line.Info.Output
 	if value.HasMedia(line.Output) {
@@ -80,12 +89,12 @@ func (x *Executor) runOne(ctx context.Context, request *api.RunRequest, result *
 	return nil
 }
 
-func (x *Executor) aggregateOne(ctx context.Context, inputs *value.Dict, line *Line, result *api.RunResult) {
+func (x *Executor) aggregateOne(ctx context.Context, inputs *value.Dict, line *Line, result *api.RunResult, watcher Watcher) {
 	lists := value.NewDictSize(inputs.Len())
 	for name, v := range inputs.All() {
 		lists.Set(name, []any{v})
 	}
-	a, err := x.aggregate(ctx, result.RunID, lists, []*Line{line})
+	a, err := x.aggregate(ctx, result.RunID, lists, []*Line{line}, watcher)
 	if err != nil {
 		result.Error, result.Status = asError(ctx, err), api.StatusFailed
 	}
@@ -95,7 +104,7 @@ func (x *Executor) aggregateOne(ctx context.Context, inputs *value.Dict, line *L
 }
 
 // runBatch runs many lines and the aggregation over those that completed. A batch completes even when lines fail.
-func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result *api.RunResult) error {
+func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result *api.RunResult, watcher Watcher) error {
 	if len(request.Inputs) > 0 {
 		return invalidRequest("The submission has both 'inputs' and 'lines'. Please send one of them.")
 	}
@@ -103,7 +112,7 @@ func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result
 	if err != nil {
 		return err
 	}
-	lines := x.runLines(ctx, result.RunID, inputs)
+	lines := x.runLines(ctx, result.RunID, inputs, watcher)
 	defer func() {
 		for _, l := range lines {
 			l.session.release()
@@ -116,7 +125,7 @@ func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result
 		return nil
 	}
 	if len(x.reduce) > 0 {
-		x.aggregateBatch(ctx, inputs, lines, result)
+		x.aggregateBatch(ctx, inputs, lines, result, watcher)
 	}
 	return nil
 }
@@ -141,7 +150,7 @@ func (x *Executor) batchInputs(lines []json.RawMessage) ([]*value.Dict, error) {
 }
 
 // runLines runs the lines, some at a time. It returns when all have ended.
-func (x *Executor) runLines(ctx context.Context, runID string, inputs []*value.Dict) []*Line {
+func (x *Executor) runLines(ctx context.Context, runID string, inputs []*value.Dict, watcher Watcher) []*Line {
 	timeout := x.config.LineTimeout
 	if timeout <= 0 {
 		timeout = DefaultBatchLineTimeout
@@ -152,9 +161,12 @@ func (x *Executor) runLines(ctx context.Context, runID string, inputs []*value.D
 	for range min(x.config.Lines, len(inputs)) {
 		wg.Go(func() {
 			for i := range next {
-				lines[i] = x.line(ctx, runID, &i, inputs[i], timeout)
+				lines[i] = x.line(ctx, lineOptions{runID: runID, number: &i, timeout: timeout, watcher: watcher}, inputs[i])
 				if !x.needsSession(lines[i], len(inputs)) {
 					lines[i].session.release()
+				}
+				if watcher != nil {
+					watcher.Line(lines[i].Info, lines[i].Output)
 				}
 			}
 		})
@@ -190,7 +202,7 @@ func (x *Executor) collect(lines []*Line, result *api.RunResult) {
 	}
 }
 
-func (x *Executor) aggregateBatch(ctx context.Context, inputs []*value.Dict, lines []*Line, result *api.RunResult) {
+func (x *Executor) aggregateBatch(ctx context.Context, inputs []*value.Dict, lines []*Line, result *api.RunResult, watcher Watcher) {
 	var completed []*Line
 	lists := value.NewDict()
 	for _, in := range x.flow.Inputs {
@@ -207,7 +219,7 @@ func (x *Executor) aggregateBatch(ctx context.Context, inputs []*value.Dict, lin
 			lists.Set(in.Name, append(list.([]any), v))
 		}
 	}
-	a, err := x.aggregate(ctx, result.RunID, lists, completed)
+	a, err := x.aggregate(ctx, result.RunID, lists, completed, watcher)
 	if err != nil {
 		result.Error, result.Status = asError(ctx, err), api.StatusFailed
 	}

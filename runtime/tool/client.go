@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
@@ -92,7 +93,24 @@ type answer struct {
 func (c *Client) send(ctx context.Context, e *endpoint, target string, body []byte) (*answer, error) {
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(attempt, http.MethodPost, target, bytes.NewReader(body))
+	resp, err := c.post(attempt, e, target, body)
+	if err != nil {
+		return nil, c.transportFailure(ctx, e, target, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, c.transportFailure(ctx, e, target, err)
+	}
+	if resp.StatusCode >= 400 {
+		return nil, statusFailure(resp, data)
+	}
+	return readAnswer(e, target, resp, data)
+}
+
+// post sends a request and returns when the header of its answer is there.
+func (c *Client) post(ctx context.Context, e *endpoint, target string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, llmError("InvalidURL", redactURL(target))
 	}
@@ -106,19 +124,7 @@ func (c *Client) send(ctx context.Context, e *endpoint, target string, body []by
 	if client == nil {
 		client = pool
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, c.transportFailure(ctx, e, target, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return nil, c.transportFailure(ctx, e, target, err)
-	}
-	if resp.StatusCode >= 400 {
-		return nil, statusFailure(resp, data)
-	}
-	return readAnswer(e, target, resp, data)
+	return client.Do(req)
 }
 
 func readAnswer(e *endpoint, target string, resp *http.Response, data []byte) (*answer, error) {
@@ -138,6 +144,10 @@ func readAnswer(e *endpoint, target string, resp *http.Response, data []byte) (*
 func (c *Client) transportFailure(ctx context.Context, e *endpoint, target string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	var known *api.Error
+	if errors.As(err, &known) {
+		return known
 	}
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() && !isDial(err) {

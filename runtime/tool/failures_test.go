@@ -230,7 +230,7 @@ func TestLLM_FailuresAsPromptFlow(t *testing.T) {
 	}
 	for i, answer := range askOracle(t, "nodes.py", document) {
 		result, err := runAgainst(t, t.Context(), mine[i], (&clock{}).client())
-		checkOutcome(t, fmt.Sprintf("%+v", failures[i]), answer.(*value.Dict), result, err)
+		checkOutcome(t, fmt.Sprintf("%+v", failures[i]), answer.(*value.Dict), result, err, false)
 	}
 }
 
@@ -263,14 +263,14 @@ func TestNewLLM_Refuses(t *testing.T) {
 	}
 }
 
-func TestLLM_RefusesStreaming(t *testing.T) {
+func TestLLM_RefusesToStreamIntoOtherNodes(t *testing.T) {
 	t.Parallel()
 	set := connections(t, dict("conn", entry(openAI, "http://127.0.0.1:1")), env)
 	for _, kind := range []string{"chat", "completion"} {
 		l, err := NewLLM(t.Context(), noJinja{t}, LLMSpec{Node: "ask", API: kind, Connection: "conn", Connections: set, Source: "user:\n", Literals: dict("stream", "true")})
 		must.NoError(t, err)
 		_, err = l.Run(t.Context(), noJinja{t}, Call{Inputs: dict("stream", "true")})
-		must.ErrorContains(t, err, "streaming is not supported yet")
+		must.ErrorContains(t, err, "other nodes use the output of this node")
 	}
 }
 

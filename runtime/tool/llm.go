@@ -31,6 +31,9 @@ type LLMSpec struct {
 	Literals *value.Dict
 	// Image loads the literals that the template shows as images.
 	Image ImageLoader
+	// Streams says that the node answers piece by piece when its caller wants it to, and never otherwise, whatever its input "stream"
+	// says: the flow's outputs refer to it, and no other node does.
+	Streams bool
 	// Client sends the requests; nil means [DefaultClient].
 	Client *Client
 }
@@ -47,6 +50,7 @@ type LLM struct {
 	source     *template.Source
 	literals   *value.Dict // converted
 	dropped    []string    // literals that are null or empty
+	overridden bool        // the input "stream" has no say
 	client     *Client
 	newID      func() string // makes UUIDs
 }
@@ -74,7 +78,7 @@ func NewLLM(ctx context.Context, r template.Renderer, spec LLMSpec) (*LLM, error
 }
 
 func resolveLLM(spec LLMSpec) (*LLM, *api.Error) {
-	l := &LLM{node: spec.Node, api: spec.API, source: template.New(spec.Source), client: spec.Client, newID: uuid.NewString}
+	l := &LLM{node: spec.Node, api: spec.API, source: template.New(spec.Source), client: spec.Client, newID: uuid.NewString, overridden: spec.Streams}
 	if l.client == nil {
 		l.client = DefaultClient
 	}
@@ -202,18 +206,24 @@ func (l *LLM) body(ctx context.Context, r template.Renderer, call Call, paramete
 	if missing := l.missing(parameters); len(missing) > 0 {
 		return nil, llmError("TypeError", missingText(l.provider+"."+l.api, missing))
 	}
+	if given, _ := parameters.Get("stream"); isTrue(given) && call.Stream == nil && !l.overridden {
+		return nil, errStreaming()
+	}
+	if functions, _ := parameters.Get("functions"); functions != nil && call.Stream != nil {
+		return nil, toolError("FunctionCallNotSupportedInStreamMode", "Function calling has not been supported by stream mode yet.")
+	}
 	if l.api == apiCompletion {
 		text, err := l.prompt(ctx, r, call, variables)
 		if err != nil {
 			return nil, err
 		}
-		return completionBody(l.provider, text, parameters)
+		return completionBody(l.provider, text, parameters, call.Stream != nil)
 	}
 	messages, err := l.messages(ctx, r, call, variables)
 	if err != nil {
 		return nil, err
 	}
-	return chatBody(l.provider, messages, parameters)
+	return chatBody(l.provider, messages, parameters, call.Stream != nil)
 }
 
 // missing returns the parameters without default that the node does not give. The connection and the prompt are given

@@ -46,16 +46,14 @@ func isTrue(v any) bool { return lower(value.Str(v)) == "true" }
 
 // errStreaming refuses what this runtime does not do.
 func errStreaming() *api.Error {
-	return toolError("StreamingNotSupported", "The input 'stream' is true, and streaming is not supported yet by this runtime: remove it.")
+	return toolError("StreamingNotSupported", "The input 'stream' is true, but other nodes use the output of this node, and a model that answers piece by "+
+		"piece to another node is not supported by this runtime: remove it.")
 }
 
 // chatBody is the request of OpenAI.chat and AzureOpenAI.chat. The order of the keys is that of the functions.
-func chatBody(provider string, messages []any, dict *value.Dict) (*value.Dict, error) {
+func chatBody(provider string, messages []any, dict *value.Dict, stream bool) (*value.Dict, error) {
 	p := &parameters{dict: dict}
 	body := value.NewDict()
-	if isTrue(p.get("stream", false)) {
-		return nil, errStreaming()
-	}
 	body.Set("model", p.get(modelParameter(provider), ""))
 	body.Set("messages", messages)
 	body.Set("temperature", p.get("temperature", 1.0))
@@ -63,7 +61,7 @@ func chatBody(provider string, messages []any, dict *value.Dict) (*value.Dict, e
 	if provider == providerAzure {
 		body.Set("n", p.get("n", int64(1)))
 	}
-	body.Set("stream", false)
+	body.Set("stream", stream)
 	if err := setCalling(body, provider, p); err != nil {
 		return nil, err
 	}
@@ -133,11 +131,8 @@ func setOptional(body *value.Dict, p *parameters) {
 }
 
 // completionBody is the request of OpenAI.completion and AzureOpenAI.completion.
-func completionBody(provider, prompt string, dict *value.Dict) (*value.Dict, error) {
+func completionBody(provider, prompt string, dict *value.Dict, stream bool) (*value.Dict, error) {
 	p := &parameters{dict: dict}
-	if isTrue(p.get("stream", false)) {
-		return nil, errStreaming()
-	}
 	model := p.get(modelParameter(provider), "text-davinci-003")
 	body := value.NewDict()
 	body.Set("model", model)
@@ -147,7 +142,7 @@ func completionBody(provider, prompt string, dict *value.Dict) (*value.Dict, err
 	body.Set("temperature", p.number(kindDouble, "temperature", 1.0))
 	body.Set("top_p", p.number(kindDouble, "top_p", 1.0))
 	body.Set("n", p.number(kindInt, "n", int64(1)))
-	body.Set("stream", false)
+	body.Set("stream", stream)
 	body.Set("logprobs", nil)
 	if value.Truth(p.get("logprobs", nil)) {
 		body.Set("logprobs", p.number(kindInt, "logprobs", nil))

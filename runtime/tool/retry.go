@@ -131,12 +131,13 @@ func readRetryAfter(text string, now time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-// request sends body until there is an answer, a failure that stays, or no more attempts (handle_openai_error). It tells log
-// what promptflow-tools prints.
-func (c *Client) request(ctx context.Context, e *endpoint, target string, body []byte, log func(line string)) (*answer, error) {
+// persist sends until there is an answer, a failure that stays, or no more attempts (handle_openai_error). It tells log what
+// promptflow-tools prints.
+func persist[T any](ctx context.Context, c *Client, e *endpoint, send func() (T, error), log func(line string)) (T, error) {
 	var a attempts
+	var none T
 	for ; ; a.index++ {
-		got, err := c.send(ctx, e, target, body)
+		got, err := send()
 		var f *apiFailure
 		if !errors.As(err, &f) {
 			return got, canceled(ctx, err)
@@ -147,16 +148,16 @@ func (c *Client) request(ctx context.Context, e *endpoint, target string, body [
 			if f.kind == insufficientCode && f.status == http.StatusTooManyRequests {
 				log(f.class + " with insufficient quota. Throw user error.")
 			}
-			return nil, wrapped(f, "")
+			return none, wrapped(f, "")
 		}
 		if a.exhausted(f) {
 			log(f.class + " reached max retry. Exit retry with user error.")
-			return nil, wrapped(f, "Exceed max retry times. ")
+			return none, wrapped(f, "Exceed max retry times. ")
 		}
 		d, line := a.backoff(f, c.now())
 		log(line)
 		if err := c.wait(ctx, d); err != nil {
-			return nil, canceled(ctx, err)
+			return none, canceled(ctx, err)
 		}
 	}
 }

@@ -38,6 +38,9 @@ func (r *llmRun) do(ctx context.Context, renderer template.Renderer, call Call, 
 	if err := sendable(body); err != nil {
 		return err
 	}
+	if call.Stream != nil {
+		return r.stream(ctx, call.Stream, body)
+	}
 	answer, err := r.send(ctx, body)
 	if err != nil {
 		return err
@@ -48,18 +51,26 @@ func (r *llmRun) do(ctx context.Context, renderer template.Renderer, call Call, 
 }
 
 func (r *llmRun) send(ctx context.Context, body *value.Dict) (any, error) {
-	model, _ := body.Get("model")
-	r.call = &modelCall{body: body, started: r.llm.client.now()}
-	target := r.llm.endpoint.url(value.Str(model))
-	got, err := r.llm.client.request(ctx, &r.llm.endpoint, target, value.Encode(body), func(line string) {
-		r.log.WriteString(line + "\n")
+	got, err := attempt(ctx, r, body, func(target string, data []byte) (*answer, error) {
+		return r.llm.client.send(ctx, &r.llm.endpoint, target, data)
 	})
-	r.call.err, r.call.done = err, r.llm.client.now()
 	if err != nil {
 		return nil, err
 	}
 	r.call.answer = got.value
 	return got.value, nil
+}
+
+// attempt sends a body with send until there is an answer, and notes the call for the trace.
+func attempt[T any](ctx context.Context, r *llmRun, body *value.Dict, send func(target string, data []byte) (T, error)) (T, error) {
+	model, _ := body.Get("model")
+	r.call = &modelCall{body: body, started: r.llm.client.now()}
+	target, data := r.llm.endpoint.url(value.Str(model)), value.Encode(body)
+	got, err := persist(ctx, r.llm.client, &r.llm.endpoint, func() (T, error) { return send(target, data) }, func(line string) {
+		r.log.WriteString(line + "\n")
+	})
+	r.call.err, r.call.done = err, r.llm.client.now()
+	return got, err
 }
 
 // finish fills in what the run leaves behind.

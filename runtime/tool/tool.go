@@ -8,6 +8,7 @@
 package tool
 
 import (
+	"context"
 	"encoding/json"
 
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
@@ -25,11 +26,14 @@ type Call struct {
 	FromFlow []string
 	// FromPrompts holds, for inputs bound to the whole output of a prompt node, that node's [Result.Escapes].
 	FromPrompts map[string]*Escapes
+	// Stream, when not nil, asks the model of an llm node to answer piece by piece. The answer lives as long as this context, which
+	// outlives the run.
+	Stream context.Context
 }
 
 // Result is what a run of a node gave. A failed run fills in what there is: recorded inputs, calls and log lines.
 type Result struct {
-	// Output is a string, for llm nodes with tools or functions the message as *value.Dict.
+	// Output is a string, for llm nodes with tools or functions the message as *value.Dict, for an answer piece by piece *value.Stream.
 	Output any
 	// Escapes is what the text of a prompt node hides, to be handed to the nodes that use it; nil when it hides nothing.
 	Escapes *Escapes
@@ -37,6 +41,8 @@ type Result struct {
 	Inputs *value.Dict
 	// Usage counts the tokens of the model's answer.
 	Usage Usage
+	// Streamed counts the tokens of an answer that came piece by piece, once it has been read; nil for other answers.
+	Streamed func() Usage
 	// APICalls is the trace of the run as prompt flow records it (a JSON list).
 	APICalls json.RawMessage
 	// Stderr is what promptflow-tools prints about failures and retries.

@@ -61,6 +61,8 @@ func (s style) append(b []byte, v any) []byte {
 		return s.appendText(b, v.String())
 	case *Text:
 		return s.append(b, v.Dict())
+	case *Stream:
+		return s.appendText(b, v.Repr)
 	case *Ref:
 		if v.Record != nil {
 			return append(b, v.Record...)

@@ -31,6 +31,8 @@ func Equal(a, b any) bool {
 	case *Dict:
 		dict, ok := b.(*Dict)
 		return ok && equalDicts(a, dict)
+	case *Stream:
+		return a == b
 	case *Ref:
 		ref, ok := b.(*Ref)
 		return ok && a.ID == ref.ID

@@ -72,6 +72,8 @@ func appendRepr(b []byte, v any) []byte {
 		return append(b, v.String()...)
 	case *Text:
 		return appendReprText(b, v.Value)
+	case *Stream:
+		return append(b, v.Repr...)
 	case *Ref:
 		return append(b, v.Repr...)
 	default:
@@ -180,6 +182,8 @@ func TypeName(v any) string {
 		return "Image"
 	case *Text:
 		return "Text"
+	case *Stream:
+		return "generator"
 	case *Ref:
 		return v.Type[strings.LastIndexByte(v.Type, '.')+1:]
 	case json.RawMessage:

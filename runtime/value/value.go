@@ -1,7 +1,7 @@
 // Package value is Python's plain data in Go: what flow inputs, node inputs and node outputs are made of.
 //
 // A value is one of: nil (None), bool, int64 or *big.Int (int), float64 (float), string (str), []any (list), *Dict (dict with
-// str keys, in insertion order), *Image and *Text (prompt flow's own) and *Ref (anything else, which lives in the worker process that
+// str keys, in insertion order), *Image and *Text (prompt flow's own), *Stream and *Ref (anything else, which lives in the worker process that
 // made it). Conversions and
 // texts follow CPython (str, repr, ==, json), because flows can see them.
 package value

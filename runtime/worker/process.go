@@ -49,6 +49,7 @@ type answer struct {
 // reply is the head of an answer; parts hold its values.
 type reply struct {
 	ID       uint64       `json:"id"`
+	Chunk    bool         `json:"chunk"` // an item of a stream; more answers follow
 	Error    *api.Error   `json:"error"`
 	Ref      *refReply    `json:"ref"`
 	Media    []mediaAt    `json:"media"`
@@ -143,10 +144,16 @@ func (p *process) take(f frame) error {
 	}
 	p.mu.Lock()
 	waiter := p.waiting[r.ID]
-	delete(p.waiting, r.ID)
+	if !r.Chunk {
+		delete(p.waiting, r.ID)
+	}
 	p.mu.Unlock()
-	if waiter != nil {
-		waiter <- answer{reply: r}
+	select {
+	case waiter <- answer{reply: r}:
+	default:
+		if waiter != nil {
+			return fmt.Errorf("%w: more answers than were asked for", errFrame)
+		}
 	}
 	return nil
 }
@@ -163,7 +170,7 @@ func (p *process) end(err error) {
 	p.mu.Unlock()
 	close(p.dead)
 	for _, waiter := range waiting {
-		waiter <- answer{err: &crash{cause: cause}}
+		waiter <- answer{err: &crash{cause: cause}} // there is room: see send
 	}
 }
 
@@ -194,9 +201,10 @@ type request struct {
 	answer chan answer
 }
 
-// send sends a frame and returns the request to wait for.
-func (p *process) send(head map[string]any, parts ...part) (request, error) {
-	r := request{answer: make(chan answer, 1)}
+// send sends a frame and returns the request to wait for. Answers are taken without waiting for their reader, so there is room for
+// all that may come ahead of it: so many items of a stream, the last answer, and the end of the worker.
+func (p *process) send(head map[string]any, items int, parts ...part) (request, error) {
+	r := request{answer: make(chan answer, items+2)}
 	p.mu.Lock()
 	if p.waiting == nil {
 		p.mu.Unlock()
@@ -254,7 +262,7 @@ func (t *tooLarge) Error() string {
 
 // roundTrip sends and waits; a context that ends first asks the worker to cancel, and returns at once.
 func (p *process) roundTrip(ctx context.Context, head map[string]any, parts ...part) (*reply, error) {
-	r, err := p.send(head, parts...)
+	r, err := p.send(head, 0, parts...)
 	if err != nil {
 		return nil, err
 	}

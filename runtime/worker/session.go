@@ -29,6 +29,8 @@ type Call struct {
 	// Inputs are the values of the node's inputs that are not literals. An input left out (bypassed, with a default) is not
 	// passed; one that is not in the node's definition is passed too.
 	Inputs []Input
+	// Stream sets the tool's parameter that makes it stream, where it has one; nil leaves it as the flow has it.
+	Stream *bool
 }
 
 // Input is one value for a call.
@@ -69,6 +71,9 @@ func (s *Session) Call(ctx context.Context, call Call) (*Result, error) {
 		head["line"] = call.LineNumber
 	}
 	inputs := encodeInputs(call.Inputs)
+	if call.Stream != nil {
+		head["stream"] = *call.Stream
+	}
 	inputs.announce(head)
 	result := &Result{Started: time.Now()}
 	r, err := s.roundTrip(ctx, head, inputs.parts()...)
@@ -136,6 +141,53 @@ func (s *Session) Join(ctx context.Context, ref *value.Ref) (string, error) {
 		return "", err
 	}
 	return value.Str(v), nil
+}
+
+// streamAhead is how many items of a stream a worker may be ahead of its reader.
+const streamAhead = 32
+
+// Stream consumes a stream, sync or async, and hands over each item as soon as it is made: a plain value, or its str() when it is none.
+// A stream can be consumed once. An error of emit ends it and is returned.
+func (s *Session) Stream(ctx context.Context, ref *value.Ref, emit func(item any) error) error {
+	if ctx.Err() != nil {
+		return canceledError(context.Cause(ctx))
+	}
+	r, err := s.process.send(map[string]any{"op": "stream", "session": s.id, "ref": ref.ID, "room": streamAhead}, streamAhead)
+	if err != nil {
+		return asFailure(err, "read stream")
+	}
+	for taken := 0; ; taken++ {
+		select {
+		case a := <-r.answer:
+			if a.err != nil || !a.reply.Chunk {
+				_, err := a.reply.result(a.err, "read stream")
+				return err
+			}
+			if err = s.item(a.reply, r, taken, emit); err != nil {
+				s.cancel(r)
+				return err
+			}
+		case <-ctx.Done():
+			s.cancel(r)
+			return canceledError(context.Cause(ctx))
+		}
+	}
+}
+
+// item hands one item over, and makes room for more.
+func (s *Session) item(reply *reply, r request, taken int, emit func(item any) error) error {
+	v, err := reply.value()
+	if err != nil {
+		return asFailure(err, "read stream")
+	}
+	if err := emit(v); err != nil {
+		return err
+	}
+	const batch = streamAhead / 2
+	if taken%batch == batch-1 {
+		_ = s.process.post(map[string]any{"op": "grant", "target": r.id, "count": batch}) // one that ended says so itself
+	}
+	return nil
 }
 
 // Render renders a template as prompt flow's prompt nodes do (Jinja2, sandboxed, trim_blocks, keep_trailing_newline).
@@ -226,11 +278,17 @@ func (s *Session) cancel(r request) {
 		}
 		timer := time.NewTimer(f.manager.config.Grace)
 		defer timer.Stop()
-		select {
-		case <-r.answer:
-		case <-p.dead:
-		case <-timer.C:
-			f.giveUp(p)
+		for {
+			select {
+			case a := <-r.answer:
+				if a.err == nil && a.reply.Chunk {
+					continue // made before it was cancelled
+				}
+			case <-p.dead:
+			case <-timer.C:
+				f.giveUp(p)
+			}
+			return
 		}
 	})
 }

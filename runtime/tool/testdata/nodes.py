@@ -29,16 +29,21 @@ def run(case, folder):
     (folder / "prompt.jinja2").write_text(case["prompt"], encoding="utf-8")
     node = {"name": "ask", "type": "llm", "source": {"type": "code", "path": "prompt.jinja2"}, "inputs": case["inputs"],
             "connection": "conn", "api": case["api"]}
-    flow = {"inputs": {k: {"type": "object"} for k in case["flow_inputs"]}, "outputs": {}, "nodes": [node]}
+    outputs = {"answer": {"type": "string", "reference": "${ask.output}"}} if case.get("stream", False) else {}
+    flow = {"inputs": {k: {"type": "object"} for k in case["flow_inputs"]}, "outputs": outputs, "nodes": [node]}
     (folder / "flow.dag.yaml").write_text(json.dumps(flow), encoding="utf-8")
     try:
         executor = FlowExecutor.create(folder / "flow.dag.yaml", {"conn": case["connection"]}, raise_ex=False)
     except Exception as error:
         return failure(ExceptionPresenter.create(error).error_codes, str(error))
-    result = executor.exec_line(case["flow_inputs"])
+    if case.get("stream", False):
+        executor.enable_streaming_for_llm_flow(lambda: True)
+    result = executor.exec_line(case["flow_inputs"], allow_generator_output=case.get("stream", False))
     info = result.node_run_infos["ask"]
     if info.error:
         return {"inputs": info.inputs, **failure(chain(info.error), info.error["message"])}
+    if case.get("stream", False):
+        return {"inputs": info.inputs, "output": list(result.output["answer"])}
     return {"inputs": info.inputs, "output": info.output}
 
 

@@ -36,6 +36,7 @@ class Job:
         self.thread = None  # of a sync job, while its body runs
         self.task = None  # of an async job
         self.cancelled = False
+        self.stream = None  # of a job that sends items
         self.outcome = None
         self.started = time.time()
         self.clock = time.perf_counter()
@@ -49,6 +50,21 @@ class Job:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(Cancelled))
             elif self.task is not None:
                 self.worker.loop.call_soon_threadsafe(self.task.cancel)
+        if self.stream is not None:
+            self.stream.stop()
+
+    def without_interruption(self, do):
+        """Do something in a sync job that Cancelled must not cut in the middle."""
+        thread = threading.get_ident()
+        with self.lock:
+            if self.cancelled:
+                raise Cancelled
+            was, self.thread = self.thread, None
+        do()
+        with self.lock:
+            if self.cancelled:
+                raise Cancelled
+            self.thread = thread if was is not None else None
 
     def run(self):
         """The sync job, in its thread."""
@@ -139,7 +155,85 @@ def as_failure(error):
         return ToolCanceledError(
             message_format="Tool execution is canceled because: {msg}.", msg="Received cancel request.".rstrip("."), target=ErrorTarget.EXECUTOR
         )
+    if isinstance(error, TooLarge):
+        return _too_large(error)
     return error
+
+
+class Stream:
+    """The items of an iterator on their way to the runtime, which takes so many and then says when it takes more: whoever reads slowly
+    holds the iterator up instead of filling memory."""
+
+    def __init__(self, worker, iterator, room):
+        self.worker, self.iterator = worker, iterator
+        self.job = None
+        self.is_async = hasattr(iterator, "__anext__")
+        self._room = room
+        self._changed = threading.Condition()
+        self._loop_changed = None  # of an async iterator
+        self._over = False
+
+    def grant(self, count):
+        """There is room for count more items."""
+        with self._changed:
+            self._room += count
+            self._changed.notify()
+        self._wake_loop()
+
+    def stop(self):
+        """Nobody waits for room any more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+        self._wake_loop()
+
+    def _wake_loop(self):
+        if self._loop_changed is not None:
+            self.worker.loop.call_soon_threadsafe(self._loop_changed.set)
+
+    def sync(self):
+        try:
+            for item in self.iterator:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._room > 0 or self._over)
+                    self._room -= 1
+                self._send(item)
+        except BaseException:
+            close = getattr(self.iterator, "close", None)
+            if close is not None:  # a generator frees what it holds now, not when its session ends
+                close()
+            raise
+        return {}, []
+
+    async def asynchronous(self):
+        self._loop_changed = asyncio.Event()
+        try:
+            async for item in self.iterator:
+                while not self._take():
+                    self._loop_changed.clear()
+                    if self._room > 0 or self._over:
+                        continue
+                    await self._loop_changed.wait()
+                self._send(item)
+        except BaseException:
+            close = getattr(self.iterator, "aclose", None)
+            if close is not None:
+                await close()
+            raise
+        return {}, []
+
+    def _take(self):
+        with self._changed:
+            if self._room <= 0 and not self._over:
+                return False
+            self._room -= 1
+            return True
+
+    def _send(self, item):
+        if self._over:
+            raise Cancelled
+        data = values.item_json(item)
+        self.job.without_interruption(lambda: self.worker.connection.write({"id": self.job.number, "chunk": True}, [("value", data)]))
 
 
 class ToolCall:
@@ -150,6 +244,7 @@ class ToolCall:
         self.session = head["session"]
         self.tool = worker.flow.tools[head["node"]]
         self.refs = head.get("refs")
+        self.stream = head.get("stream")  # whether a tool with a parameter for it is to stream; None: as the flow says
         self.inputs = parts["inputs"]
         self.media = head.get("media")
         self.received = parts if self.media else None
@@ -201,7 +296,10 @@ class ToolCall:
             if resolved:
                 records = {name: values.any_record_json(value).decode() for name, value in resolved}
                 self.parts.append(("inputs", json.dumps(records).encode()))
-        return self.tool.arguments(inputs)
+        arguments = self.tool.arguments(inputs)
+        if self.stream is not None and self.tool.streaming_option:  # FlowExecutor.enable_streaming_for_llm_flow
+            arguments[self.tool.streaming_option] = self.stream
+        return arguments
 
     def _end_tracing(self):
         traces = Tracer.end_tracing(self.run_id)

@@ -35,6 +35,8 @@ class Tool:
         self.module = getattr(getattr(function, "func", function), "__module__", None)
         # Arguments in the node's order; what is not a literal comes with the call.
         self.template = {k: v.value if v.value_type == InputValueType.LITERAL else OMITTED for k, v in node.inputs.items()}
+        option = getattr(function, STREAMING_OPTION_PARAMETER_ATTR, None)
+        self.streaming_option = option if option in inspect.signature(function).parameters else ""
         self.expected = frozenset(k for k, v in self.template.items() if v is OMITTED)
 
     def arguments(self, inputs):
@@ -52,7 +54,7 @@ class Tool:
             "async": self.is_async,
             "generator": inspect.isgeneratorfunction(original) or inspect.isasyncgenfunction(original),
             "kwargs": any(p.kind is p.VAR_KEYWORD for p in parameters.values()),
-            "streaming_option": getattr(self.function, STREAMING_OPTION_PARAMETER_ATTR, None) or "",
+            "streaming_option": self.streaming_option,
             "parameters": [
                 {"name": name, "has_default": p.default is not p.empty}
                 for name, p in parameters.items()

@@ -86,6 +86,12 @@ def any_record_json(value):
     return _bytes(_encode, _encode_ascii, safe_repr(value)) if data is None else data
 
 
+def item_json(item):
+    """JSON of a stream's item: what is no JSON is its text."""
+    data = plain_json(item)
+    return _bytes(_encode, _encode_ascii, str(item)) if data is None else data
+
+
 def safe_repr(value, limit=None):
     """The text that stands for a value that has no record; a __repr__ may raise anything."""
     try:

@@ -15,7 +15,7 @@ from promptflow.tracing._integrations._openai_injector import inject_openai_api
 from promptflow.tracing._utils import is_tracing_disabled
 
 from . import media, output, render
-from .calls import Job, Threads, ToolCall
+from .calls import Job, Stream, Threads, ToolCall
 from .flow import Flow, present
 from .frames import Connection
 from .values import Objects
@@ -91,6 +91,11 @@ class Worker:
         job = self.jobs.get(head["target"])
         if job is not None:
             job.cancel()
+
+    def _grant(self, head, parts):
+        job = self.jobs.get(head["target"])
+        if job is not None:
+            job.stream.grant(head["count"])
 
     def _release(self, head, parts):
         self.objects.release(head["session"])
@@ -171,16 +176,33 @@ class Worker:
         else:
             self._submit(head, lambda: self.objects.describe(head["session"], "".join(str(item) for item in stream)))
 
-    def _submit(self, head, body, extra=()):
-        job = self.jobs[head["id"]] = Job(self, head["id"], body, extra)
-        self.threads.submit(job)
+    def _stream(self, head, parts):
+        try:
+            iterator = self.objects.get(head["session"], head["ref"])
+        except LookupError as error:
+            self.connection.write({"id": head["id"], "error": present(error)})
+            return
+        stream = Stream(self, iterator, head["room"])
+        if stream.is_async:
+            self._submit_async(head, stream.asynchronous, stream=stream)
+        else:
+            self._submit(head, stream.sync, stream=stream)
 
-    def _submit_async(self, head, body, extra=()):
+    def _submit(self, head, body, extra=(), stream=None):
+        self.threads.submit(self._job(head, body, extra, stream))
+
+    def _job(self, head, body, extra, stream):
+        job = Job(self, head["id"], body, extra)
+        if stream is not None:
+            job.stream, stream.job = stream, job
+        self.jobs[head["id"]] = job
+        return job
+
+    def _submit_async(self, head, body, extra=(), stream=None):
         if self.loop is None:
             self.loop = asyncio.new_event_loop()
             threading.Thread(target=self._run_loop, name="async calls", daemon=True).start()
-        job = self.jobs[head["id"]] = Job(self, head["id"], body, extra)
-        self.loop.call_soon_threadsafe(self._start_task, job)
+        self.loop.call_soon_threadsafe(self._start_task, self._job(head, body, extra, stream))
 
     def _run_loop(self):
         asyncio.set_event_loop(self.loop)
