@@ -107,21 +107,29 @@ func (c *Client) Run(ctx context.Context, runtime string, request RunRequest) (*
 	if err != nil {
 		return nil, fmt.Errorf("encode submission: %w", err)
 	}
-	path := "/v1/runs"
-	if runtime != "" {
-		path = "/v1/runtimes/" + url.PathEscape(runtime) + "/runs"
-	}
 	var result RunResult
-	if err := c.do(ctx, http.MethodPost, path, bytes.NewReader(body), "application/json", &result); err != nil {
+	if err := c.do(ctx, http.MethodPost, runsPath(runtime), bytes.NewReader(body), "application/json", &result); err != nil {
 		return nil, err
 	}
 	return &result, nil
 }
 
+func runsPath(runtime string) string {
+	if runtime == "" {
+		return "/v1/runs"
+	}
+	return "/v1/runtimes/" + url.PathEscape(runtime) + "/runs"
+}
+
 // RunBundle submits, and where the server does not have the flow's bundle yet, hands it in and submits once more. Open returns the
 // packed bundle from its start.
 func (c *Client) RunBundle(ctx context.Context, runtime string, request RunRequest, open func() (io.ReadCloser, error)) (*RunResult, error) {
-	result, err := c.Run(ctx, runtime, request)
+	return c.withBundle(ctx, request, open, func() (*RunResult, error) { return c.Run(ctx, runtime, request) })
+}
+
+// withBundle submits, and once more when the bundle was missing and has been handed in.
+func (c *Client) withBundle(ctx context.Context, request RunRequest, open func() (io.ReadCloser, error), submit func() (*RunResult, error)) (*RunResult, error) {
+	result, err := submit()
 	var e *Error
 	if err == nil || !errors.As(err, &e) || e.HTTPStatus() != http.StatusFailedDependency {
 		return result, err
@@ -134,34 +142,16 @@ func (c *Client) RunBundle(ctx context.Context, runtime string, request RunReque
 	if err := c.PutFlow(ctx, request.Flow, bundle); err != nil {
 		return nil, err
 	}
-	return c.Run(ctx, runtime, request)
+	return submit()
 }
 
 // do makes one call. An answer outside 2xx is an *Error.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader, contentType string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	resp, err := c.send(ctx, method, path, body, contentType, "")
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
-	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		// The URL is in the error already; the method says nothing to a person.
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		return fmt.Errorf("reach %s: %w", c.base, err)
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return ResponseError(resp)
-	}
 	if into == nil {
 		_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 		return err
@@ -174,6 +164,37 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, co
 		return fmt.Errorf("decode answer of %s: %w", path, err)
 	}
 	return nil
+}
+
+// send makes one call and returns its answer, whose body is to be closed. An answer outside 2xx is an *Error.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, contentType, accept string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		// The URL is in the error already; the method says nothing to a person.
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return nil, fmt.Errorf("reach %s: %w", c.base, err)
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		defer func() { _ = resp.Body.Close() }()
+		return nil, ResponseError(resp)
+	}
+	return resp, nil
 }
 
 // ResponseError is the server's own error in an answer outside 2xx, or one that shows what an unexpected server said. It reads the

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
@@ -31,10 +33,12 @@ func (s *server) putFlow(w http.ResponseWriter, r *http.Request) error {
 	return writeObject(w, http.StatusCreated, map[string]any{"digest": digest})
 }
 
-// postRun runs a submission and answers when it has ended.
+// postRun runs a submission and answers when it has ended, or with its events as they happen.
 func (s *server) postRun(w http.ResponseWriter, r *http.Request) error {
-	if accept := r.Header.Get("Accept"); !acceptsJSON(accept) {
-		return notAcceptable(accept)
+	accept := acceptOf(r)
+	follows := acceptsEvents(accept)
+	if !follows && !acceptsJSON(accept) {
+		return notAcceptable(accept, "text/event-stream, application/json")
 	}
 	body, err := readBody(w, r, s.config.MaxBody, requestTimeout)
 	if err != nil {
@@ -54,17 +58,32 @@ func (s *server) postRun(w http.ResponseWriter, r *http.Request) error {
 		return withRun(err, request.RunID)
 	}
 	defer flow.release()
+	if request.RunID == "" {
+		request.RunID = uuid.NewString()
+	}
+	if follows {
+		return withRun(s.followRun(w, r, flow, request), request.RunID)
+	}
 	result, err := flow.Run(r.Context(), request)
 	if err != nil {
 		return withRun(err, request.RunID)
 	}
-	result.Runtime, result.Instance = s.config.Runtime, s.config.Instance
-	result.Flow = flow.name
-	writeJSON(w, http.StatusOK, encodeResult(result))
+	writeJSON(w, http.StatusOK, encodeResult(s.signed(result, flow)))
 	return nil
 }
 
+// signed says in a result who gave it.
+func (s *server) signed(result *api.RunResult, flow *lease) *api.RunResult {
+	result.Runtime, result.Instance = s.config.Runtime, s.config.Instance
+	result.Flow = flow.name
+	return result
+}
+
+// withRun says in an error which run it is about; nil stays nil.
 func withRun(err error, id string) error {
+	if err == nil {
+		return nil
+	}
 	e := *api.AsError(err)
 	e.RunID = id
 	return &e

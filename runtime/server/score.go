@@ -62,8 +62,8 @@ func (s *server) score(w http.ResponseWriter, r *http.Request) error {
 	if !line.Completed() {
 		return line.Info.Error
 	}
-	if accept := strings.Join(r.Header.Values("Accept"), ","); !acceptsJSON(accept) {
-		return notAcceptable(accept)
+	if accept := acceptOf(r); !acceptsJSON(accept) {
+		return notAcceptable(accept, "application/json")
 	}
 	writeJSON(w, http.StatusOK, value.Encode(served.Format().Base64(s.visible(served.Flow(), line.Output))))
 	return nil
@@ -179,9 +179,11 @@ func acceptsJSON(accept string) bool {
 	return len(types) == 0
 }
 
-func notAcceptable(accept string) *api.Error {
+func acceptOf(r *http.Request) string { return strings.Join(r.Header.Values("Accept"), ",") }
+
+func notAcceptable(accept, supported string) *api.Error {
 	e := flow.Fail(flow.Class{api.UserError, "NotAcceptable"}, "ServingApp",
 		"Media type {media_type} in Accept header is not acceptable. Supported media type(s) - {supported_media_types}",
-		"media_type", strings.Join(mediaTypes(accept), ","), "supported_media_types", "application/json")
+		"media_type", strings.Join(mediaTypes(accept), ","), "supported_media_types", supported)
 	return e.WithStatus(http.StatusNotAcceptable)
 }

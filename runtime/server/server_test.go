@@ -202,7 +202,7 @@ func TestRuns_refuses(t *testing.T) {
 		test.Eq(t, tc.class, a.failure(t).Class(), test.Sprint(tc.name))
 		test.StrContains(t, a.failure(t).Message, tc.text, test.Sprint(tc.name))
 	}
-	a := ask(t, h, "POST", "/v1/runs", `{}`, "Accept", "text/event-stream")
+	a := ask(t, h, "POST", "/v1/runs", `{}`, "Accept", "text/html")
 	test.Eq(t, http.StatusNotAcceptable, a.status)
 }
 
