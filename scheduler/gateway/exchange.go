@@ -146,11 +146,15 @@ type stream struct {
 	left    int // of a known size
 	keep    bool
 	ended   func()
+	going   func() // called before more is passed on; nil: nothing
 	closed  bool
 }
 
 func (s *stream) Read(data []byte) (int, error) {
 	n, err := s.from.Read(data)
+	if s.going != nil {
+		s.going()
+	}
 	if s.size < 0 {
 		return n, err
 	}

@@ -41,6 +41,11 @@ func (s *submission) forward() (streams bool, e *api.Error) {
 				s.pool.chooser.Done(at)
 				s.end()
 			}
+			if o.rest.size < 0 {
+				// Events may come for longer than any answer is allowed to take; what is bounded is the taking of each.
+				conn := s.client.Conn()
+				o.rest.going = func() { _ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) }
+			}
 			s.client.Response.SetBodyStream(o.rest, o.rest.size)
 			return true, nil
 		}

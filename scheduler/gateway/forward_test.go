@@ -381,6 +381,16 @@ func TestScore_passes_through(t *testing.T) {
 	test.Eq(t, `{"q":"hello"}`, body)
 	test.Eq(t, "/score", r.request().URL.Path)
 
+	response, body = f.call(t, "POST", "/v1/runtimes/shared/feedback?flatten=true&x=a%20b", `{"good":1}`)
+	test.Eq(t, http.StatusOK, response.StatusCode)
+	test.Eq(t, `{"good":1}`, body)
+	test.Eq(t, "/feedback?flatten=true&x=a%20b", r.request().URL.String())
+	response, _ = f.call(t, "GET", "/v1/runtimes/shared/swagger.json", "")
+	test.Eq(t, http.StatusOK, response.StatusCode)
+	test.Eq(t, "/swagger.json", r.request().URL.Path)
+	response, _ = f.call(t, "POST", "/v1/runtimes/shared/swagger.json", "")
+	test.Eq(t, http.StatusMethodNotAllowed, response.StatusCode)
+
 	response, body = f.call(t, "OPTIONS", "/v1/runtimes/shared/score", "", "Origin", "http://page.example", "Access-Control-Request-Headers", "X-A")
 	test.Eq(t, http.StatusNoContent, response.StatusCode)
 	test.Eq(t, "", body)

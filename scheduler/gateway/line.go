@@ -32,7 +32,7 @@ type line struct {
 	where    catalog.Address
 	dialer   net.Dialer
 	uploads  http.Client // for bundles
-	heads    [2][]byte   // of requests, by route: everything that is the same each time
+	head     []byte      // of requests behind the path: everything that is the same each time
 
 	mu     sync.Mutex
 	idle   []*conn // the longest idle first
@@ -65,8 +65,7 @@ func newLine(instance catalog.Instance) (*line, error) {
 	if instance.Token != "" {
 		rest += "Authorization: Bearer " + instance.Token + "\r\n"
 	}
-	l.heads[routeRuns] = []byte("/v1/runs" + rest)
-	l.heads[routeScore] = []byte("/score" + rest)
+	l.head = []byte(rest)
 	return l, nil
 }
 

@@ -47,7 +47,9 @@ func newRuntime(t *testing.T) *runtime {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /v1/flows/{digest}", r.put)
 	mux.HandleFunc("POST /v1/runs", r.submit)
-	mux.HandleFunc("/score", r.score)
+	for _, path := range []string{"/score", "/feedback", "/swagger.json"} {
+		mux.HandleFunc(path, r.score)
+	}
 	r.Server = httptest.NewServer(mux)
 	t.Cleanup(r.Close)
 	return r

@@ -72,6 +72,10 @@ func (g *Gateway) routeRuntime(ctx *fasthttp.RequestCtx, rest string) *api.Error
 		return on(ctx, "POST", func() *api.Error { return g.submit(ctx, p, routeRuns) })
 	case "score":
 		return on(ctx, "POST, OPTIONS", func() *api.Error { return g.submit(ctx, p, routeScore) })
+	case "feedback":
+		return on(ctx, "POST, OPTIONS", func() *api.Error { return g.submit(ctx, p, routeFeedback) })
+	case "swagger.json":
+		return on(ctx, "GET", func() *api.Error { return g.submit(ctx, p, routeSwagger) })
 	case "":
 		return on(ctx, "GET", func() *api.Error { return g.showRuntime(ctx, p) })
 	}

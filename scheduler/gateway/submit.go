@@ -21,7 +21,13 @@ type route int
 const (
 	routeRuns route = iota
 	routeScore
+	routeFeedback
+	routeSwagger
+	routes // how many there are
 )
+
+// instancePaths are where instances answer, by route.
+var instancePaths = [routes]string{routeRuns: "/v1/runs", routeScore: "/score", routeFeedback: "/feedback", routeSwagger: "/swagger.json"}
 
 // maxPooled is the size up to which a submission's buffers are used again.
 const maxPooled = 1 << 20
@@ -142,7 +148,11 @@ func (s *submission) request(l *line) (head, body []byte) {
 	h := s.head[:0]
 	h = append(h, s.client.Method()...)
 	h = append(h, ' ')
-	h = append(h, l.heads[s.route]...)
+	h = append(h, instancePaths[s.route]...)
+	if query := s.client.URI().QueryString(); len(query) > 0 && bytes.IndexFunc(query, notInURL) < 0 {
+		h = append(append(h, '?'), query...)
+	}
+	h = append(h, l.head...)
 	for key, value := range s.client.Request.Header.All() {
 		if passedOn(key) {
 			h = append(h, key...)
@@ -161,6 +171,9 @@ func (s *submission) request(l *line) (head, body []byte) {
 	s.head = h
 	return h, body
 }
+
+// notInURL reports what would end a request's line.
+func notInURL(r rune) bool { return r <= ' ' || r == 0x7F }
 
 // passedOn reports whether an instance sees this header of a request. Who asked the gateway is not the instance's to know: the
 // instance trusts the gateway, by the token of its own.
