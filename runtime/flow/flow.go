@@ -42,8 +42,11 @@ type Input struct {
 	Name          string
 	Type          string
 	Default       any // nil: the input is required
+	Description   string
 	IsChatInput   bool
 	IsChatHistory bool
+	// MarksHistory is is_chat_history as the file says it; nil when it does not.
+	MarksHistory *bool
 	Place
 }
 
@@ -51,6 +54,7 @@ type Input struct {
 type Output struct {
 	Name           string
 	Type           string
+	Description    string
 	Reference      Reference
 	EvaluationOnly bool
 	IsChatOutput   bool

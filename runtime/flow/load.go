@@ -231,13 +231,19 @@ func (l loader) input(f *document.Field) (in *Input, err error) {
 	if in.Default, err = l.value(f.Value.Get("default")); err != nil {
 		return nil, err
 	}
+	if in.Description, err = l.text(f.Value.Get("description")); err != nil {
+		return nil, err
+	}
 	if in.IsChatInput, err = l.flag(f.Value.Get("is_chat_input")); err != nil {
 		return nil, err
 	}
 	history := f.Value.Get("is_chat_history")
 	in.IsChatHistory, err = l.flag(history)
 	if history == nil || history.Value.IsNull() {
-		in.IsChatHistory = in.Name == "chat_history"
+		in.IsChatHistory = in.Name == chatHistory
+	} else {
+		marks := in.IsChatHistory
+		in.MarksHistory = &marks
 	}
 	return in, err
 }
@@ -270,6 +276,9 @@ func (l loader) output(f *document.Field) (out *Output, err error) {
 		}
 	}
 	out.Reference = ParseReference(reference)
+	if out.Description, err = l.text(f.Value.Get("description")); err != nil {
+		return nil, err
+	}
 	if out.EvaluationOnly, err = l.flag(f.Value.Get("evaluation_only")); err != nil {
 		return nil, err
 	}

@@ -143,6 +143,9 @@ func (x *Executor) readFormat() error {
 // Format returns the format in which the flow's images are spelled.
 func (x *Executor) Format() media.Format { return x.media.Format }
 
+// Dir returns the flow's folder.
+func (x *Executor) Dir() string { return x.config.Dir }
+
 // Flow returns the flow, checked.
 func (x *Executor) Flow() *flow.Flow { return x.flow }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
@@ -36,12 +37,18 @@ func (s *server) handler() http.Handler {
 	open("GET /version", s.version)
 	trusted("PUT /v1/flows/{digest}", s.putFlow)
 	trusted("POST /v1/runs", s.postRun)
-	mux.Handle("POST /score", s.scoring(s.score))
-	mux.HandleFunc("OPTIONS /score", preflight)
-	mux.Handle("/", s.answer(func(_ http.ResponseWriter, r *http.Request) error {
-		return fault([]string{"NotFound"}, http.StatusNotFound, "%s %s is not supported by this runtime. Please check the path and the method.", r.Method, r.URL.Path)
-	}))
+	s.serving(mux)
+	mux.Handle("/", crossOrigin(s.answer(s.notFound)))
 	return mux
+}
+
+// notFound answers for what there is not; a runtime that serves a flow speaks as prompt flow's serving app does, but for the paths of
+// our own.
+func (s *server) notFound(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.theServed(); err == nil && !strings.HasPrefix(r.URL.Path, "/v1/") {
+		return s.unsupported(w, r)
+	}
+	return fault([]string{"NotFound"}, http.StatusNotFound, "%s %s is not supported by this runtime. Please check the path and the method.", r.Method, r.URL.Path)
 }
 
 // answer runs an endpoint; its errors and panics become answers.

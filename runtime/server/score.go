@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -9,23 +11,34 @@ import (
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/run"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
-// preflight answers browsers as prompt flow's serving app does: pages of any origin may score.
-func preflight(w http.ResponseWriter, r *http.Request) {
-	allowOrigin(w)
-	w.Header().Set("Access-Control-Allow-Methods", "POST, OPTIONS")
-	w.Header().Set("Access-Control-Allow-Headers", r.Header.Get("Access-Control-Request-Headers"))
-	w.WriteHeader(http.StatusNoContent)
-}
+// corsMethods are what flask-cors lets pages of other origins use.
+const corsMethods = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
-func allowOrigin(w http.ResponseWriter) { w.Header().Set("Access-Control-Allow-Origin", "*") }
+// crossOrigin lets pages of any origin use an endpoint, as prompt flow's serving app does.
+func crossOrigin(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		if r.Method == http.MethodOptions {
+			if r.Header.Get("Access-Control-Request-Method") != "" {
+				w.Header().Set("Access-Control-Allow-Methods", corsMethods)
+			}
+			if headers := r.Header.Get("Access-Control-Request-Headers"); headers != "" {
+				w.Header().Set("Access-Control-Allow-Headers", headers)
+			}
+			w.WriteHeader(http.StatusOK)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
 
 // scoring answers in prompt flow's serving shape, whose errors have a code and a message only.
 func (s *server) scoring(e endpoint) http.Handler {
 	inner := func(w http.ResponseWriter, r *http.Request) error {
-		allowOrigin(w)
 		err := s.guard(s.onlyTrusted(e), w, r)
 		if err == nil {
 			return nil
@@ -34,7 +47,17 @@ func (s *server) scoring(e endpoint) http.Handler {
 		simple := &api.Error{Code: failure.Code, Message: failure.Message, Status: failure.HTTPStatus(), RetryAfterSeconds: failure.RetryAfterSeconds}
 		return simple
 	}
-	return s.answer(inner)
+	return crossOrigin(s.answer(inner))
+}
+
+// theServed returns the flow of PROMPTFLOW_FLOW.
+func (s *server) theServed() (*lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.served == nil {
+		return nil, fault([]string{"NotFound"}, http.StatusNotFound, "This runtime serves no flow. Please set PROMPTFLOW_FLOW, or submit to /v1/runs.")
+	}
+	return s.served, nil
 }
 
 // score runs the served flow on one set of inputs, without aggregation nodes.
@@ -48,25 +71,65 @@ func (s *server) score(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
-	s.mu.Lock()
-	served := s.served
-	s.mu.Unlock()
-	if served == nil {
-		return fault([]string{"NotFound"}, http.StatusNotFound, "This runtime serves no flow. Please set PROMPTFLOW_FLOW, or submit to /v1/runs.")
+	served, err := s.theServed()
+	if err != nil {
+		return err
 	}
 	inputs, err := scoreInputs(served.Flow(), body)
 	if err != nil {
 		return err
 	}
-	line := served.RunLine(r.Context(), requestID(r), inputs)
-	if !line.Completed() {
-		return line.Info.Error
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	accept := acceptOf(r)
+	opened := served.OpenLine(ctx, requestID(r), inputs, acceptsEvents(accept))
+	defer opened.Close()
+	streams := slices.DeleteFunc(opened.Streams(), func(name string) bool { return s.hides(served.Flow(), name) })
+	switch {
+	case len(streams) > 1:
+		return api.NewError([]string{api.UserError, "MultipleStreamOutputFieldsNotSupported"}, "ServingApp", "Multiple stream output fields not supported.")
+	case len(streams) == 1:
+		s.scoreEvents(w, cancel, served, opened, streams[0])
+		return nil
 	}
-	if accept := acceptOf(r); !acceptsJSON(accept) {
+	line := opened.Finish(nothing)
+	switch {
+	case !line.Completed():
+		return line.Info.Error
+	case !acceptsJSON(accept):
 		return notAcceptable(accept, "application/json")
 	}
 	writeJSON(w, http.StatusOK, value.Encode(served.Format().Base64(s.visible(served.Flow(), line.Output))))
 	return nil
+}
+
+// nothing takes the pieces of outputs that nobody sees.
+func nothing(string, any) error { return nil }
+
+// scoreEvents answers as prompt flow's serving app does: the outputs that are whole in a first event, then an event for each piece. An
+// error in the middle breaks the connection off, there being no event for it.
+func (s *server) scoreEvents(w http.ResponseWriter, cancel context.CancelCauseFunc, served *lease, opened *run.Opened, name string) {
+	events := newEventStream(w, cancel)
+	frame := func(d *value.Dict) error {
+		return events.write([]byte("data: " + value.Dumps(served.Format().Base64(d)) + "\n\n"))
+	}
+	if whole := s.visible(served.Flow(), opened.Outputs()); whole.Len() > 0 {
+		_ = frame(whole) // its error comes again
+	}
+	line := opened.Finish(func(output string, item any) error {
+		if output != name {
+			return nil
+		}
+		piece := value.NewDictSize(1)
+		piece.Set(output, item)
+		return frame(piece)
+	})
+	if !line.Completed() {
+		s.log.Info("answer broke off", "run", line.Info.RunID, "error", line.Info.Error.Message)
+		panic(http.ErrAbortHandler)
+	}
+	_ = events.write(nil) // so that an answer without events begins too
+	events.end()
 }
 
 // requestID is the run's id: the caller's, or a new one.
@@ -121,19 +184,27 @@ func requireInputs(f *flow.Flow, v any) (*value.Dict, error) {
 	return inputs, nil
 }
 
-// visible leaves out the outputs that are for evaluation only, or all that PROMPTFLOW_RESPONSE_INCLUDED_FIELDS does not name.
-func (s *server) visible(f *flow.Flow, output *value.Dict) *value.Dict {
-	out := output.Clone()
+// hides reports whether an output is left out of answers: it is for evaluation only, or PROMPTFLOW_RESPONSE_INCLUDED_FIELDS does not
+// name it.
+func (s *server) hides(f *flow.Flow, name string) bool {
 	for _, o := range f.Outputs {
-		hidden := o.EvaluationOnly
-		if s.config.Included != nil {
-			hidden = true
-			for _, name := range s.config.Included {
-				hidden = hidden && name != o.Name
-			}
+		if o.Name != name {
+			continue
 		}
-		if hidden {
-			out.Delete(o.Name)
+		if s.config.Included != nil {
+			return !slices.Contains(s.config.Included, name)
+		}
+		return o.EvaluationOnly
+	}
+	return false
+}
+
+// visible leaves out the outputs that are hidden.
+func (s *server) visible(f *flow.Flow, output *value.Dict) *value.Dict {
+	out := value.NewDictSize(output.Len())
+	for name, v := range output.All() {
+		if !s.hides(f, name) {
+			out.Set(name, v)
 		}
 	}
 	return out

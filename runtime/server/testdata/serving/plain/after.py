@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def after(said: list):
+    raise RuntimeError("serving runs no aggregation")
