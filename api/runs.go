@@ -24,10 +24,14 @@ type RunRequest struct {
 	Inputs               json.RawMessage   `json:"inputs,omitempty"` // object
 	Lines                []json.RawMessage `json:"lines,omitempty"`  // objects
 	EnvironmentVariables map[string]string `json:"environment_variables,omitempty"`
+	// Node is the one node to run, with the flow inputs in Inputs and, in NodeOutputs, an object of the outputs of the nodes that it refers
+	// to. Its condition does not count.
+	Node        string          `json:"node,omitempty"`
+	NodeOutputs json.RawMessage `json:"dependency_nodes_outputs,omitempty"`
 }
 
 // RunResult is the answer to a submission that ran, also when the flow failed (Status says so). Output is an object (null for
-// a failed run); for a batch Outputs holds one object per completed line, with its line_number.
+// a failed run), or whatever a single node gave; for a batch Outputs holds one object per completed line, with its line_number.
 type RunResult struct {
 	RunID    string            `json:"run_id"`
 	Flow     string            `json:"flow"`
@@ -87,8 +91,8 @@ type NodeRunInfo struct {
 // encode writes the request as it goes over the wire. Inputs and Lines go as they are, since encoding/json refuses the NaN and
 // Infinity that they may hold.
 func (r RunRequest) encode() ([]byte, error) {
-	inputs, lines := r.Inputs, r.Lines
-	r.Inputs, r.Lines = nil, nil
+	inputs, lines, outputs := r.Inputs, r.Lines, r.NodeOutputs
+	r.Inputs, r.Lines, r.NodeOutputs = nil, nil, nil
 	out, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -99,6 +103,12 @@ func (r RunRequest) encode() ([]byte, error) {
 			return nil, fmt.Errorf("the inputs are not valid JSON: %w", err)
 		}
 		out = append(append(out, `,"inputs":`...), inputs...)
+	}
+	if outputs != nil {
+		if err := CheckJSON(outputs); err != nil {
+			return nil, fmt.Errorf("the outputs of nodes are not valid JSON: %w", err)
+		}
+		out = append(append(out, `,"dependency_nodes_outputs":`...), outputs...)
 	}
 	for i, line := range lines {
 		if err := CheckJSON(line); err != nil {

@@ -18,23 +18,28 @@ type aggregation struct {
 // aggregate runs the aggregation over completed lines with their inputs, which have one list per flow input. An error is that of
 // the inputs; a node that fails is in the node records only.
 func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Dict, lines []*Line, watcher Watcher) (aggregation, error) {
-	result := aggregation{metrics: value.NewDict()}
-	converted, err := x.aggregationInputs(ctx, inputs, len(lines))
-	if err != nil {
-		return result, err
-	}
 	s := &stage{x: x, runID: runID, parentRunID: runID, session: &session{python: x.python}, life: ctx, watcher: watcher}
 	if len(lines) == 1 {
 		s.session = lines[0].session
 	}
 	defer s.session.release()
+	converted, err := x.aggregationInputs(ctx, inputs, len(lines))
+	if err != nil {
+		return aggregation{metrics: value.NewDict()}, err
+	}
 	given, err := x.transpose(ctx, s, lines)
 	if err != nil {
-		return result, err
+		return aggregation{metrics: value.NewDict()}, err
 	}
-	s.graph = graph.NewAggregation(x.reduce, converted, given, s.session)
+	return x.reduceWith(ctx, s, converted, given), nil
+}
+
+// reduceWith runs the aggregation nodes.
+func (x *Executor) reduceWith(ctx context.Context, s *stage, inputs *value.Dict, given map[string]any) aggregation {
+	result := aggregation{metrics: value.NewDict()}
+	s.graph = graph.NewAggregation(x.reduce, inputs, given, s.session)
 	if err := s.run(ctx); err != nil {
-		x.log.Warn("aggregation failed", "run", runID, "error", err)
+		x.log.Warn("aggregation failed", "run", s.runID, "error", err)
 	}
 	result.nodes = s.recorded()
 	for _, r := range s.records {
@@ -42,7 +47,7 @@ func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Di
 			result.metrics.Set(name, v)
 		}
 	}
-	return result, nil
+	return result
 }
 
 // aggregationInputs converts every value of every list; inputs the flow does not define are left out, absent ones get their

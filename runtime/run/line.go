@@ -3,6 +3,8 @@ package run
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +23,15 @@ type Line struct {
 
 	given   map[string]any // by serialized reference, for the aggregation
 	session *session
+}
+
+// Given returns what the aggregation needs of the line, by serialized reference ("${grade.output}").
+func (l *Line) Given() *value.Dict {
+	d := value.NewDictSize(len(l.given))
+	for _, name := range slices.Sorted(maps.Keys(l.given)) {
+		d.Set(name, l.given[name])
+	}
+	return d
 }
 
 // Completed reports whether the line completed.

@@ -44,6 +44,8 @@ type Config struct {
 	Client          *tool.Client // sends llm nodes' requests; nil: tool.DefaultClient
 	Logger          hclog.Logger // nil: none
 	Lines           int          // lines of a batch at once; 0: DefaultLines
+	// Node is the one node to load, for RunNode; empty: all of them.
+	Node string
 	// Images fetches images from URLs; nil refuses them.
 	Images *media.Fetcher
 	// AnyFile allows callers to name image files anywhere, not only in the flow's folder.
@@ -59,6 +61,8 @@ type Executor struct {
 	flow    *flow.Flow
 	normal  []*flow.Node
 	reduce  []*flow.Node
+	single  *flow.Node // of Config.Node
+	all     []*flow.Node
 	steps   map[string]step
 	media   *media.Loader
 	python  *python
@@ -98,6 +102,9 @@ func (x *Executor) prepare(ctx context.Context, dir fs.FS) error {
 	if err := x.readFormat(); err != nil {
 		return err
 	}
+	if err := x.selectNode(); err != nil {
+		return err
+	}
 	connections, err := connection.Load(x.config.ConnectionsFile, lookup(environment))
 	if err != nil {
 		return err
@@ -107,6 +114,9 @@ func (x *Executor) prepare(ctx context.Context, dir fs.FS) error {
 	r := resolver{x: x, dir: dir, connections: connections}
 	if err := r.resolve(ctx); err != nil {
 		return err
+	}
+	if x.single != nil {
+		return nil // the rest of the flow may be wrong
 	}
 	checked, dropped, err := x.flow.Check()
 	if err != nil {

@@ -28,7 +28,10 @@ func (x *Executor) Follow(ctx context.Context, request *api.RunRequest, watcher 
 		result.RunID = uuid.NewString()
 	}
 	run := x.runOne
-	if request.Lines != nil {
+	switch {
+	case x.single != nil:
+		run = x.runNode
+	case request.Lines != nil:
 		run = x.runBatch
 	}
 	if err := run(ctx, request, result, watcher); err != nil {

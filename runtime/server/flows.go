@@ -227,8 +227,8 @@ func (b *bundled) close() {
 	}
 }
 
-// get returns the executor of a bundle with an environment, loading it first where needed.
-func (f *flows) get(ctx context.Context, digest string, environment map[string]string) (*lease, error) {
+// get returns the executor of a bundle with an environment, of all nodes or of one, loading it first where needed.
+func (f *flows) get(ctx context.Context, digest string, environment map[string]string, node string) (*lease, error) {
 	f.mu.Lock()
 	b := f.bundles[digest]
 	if b == nil {
@@ -236,7 +236,7 @@ func (f *flows) get(ctx context.Context, digest string, environment map[string]s
 		return nil, fault([]string{"FlowNotFound"}, http.StatusFailedDependency, "The flow %s is not on this instance. Please hand it in with PUT /v1/flows/%s and send the submission again.", digest, digest)
 	}
 	b.used = f.tick()
-	l := f.enter(b, environmentKey(environment), run.Config{Digest: digest, Dir: b.dir, Environment: run.Overwriting(environment)})
+	l := f.enter(b, node+"\x00"+environmentKey(environment), run.Config{Digest: digest, Dir: b.dir, Environment: run.Overwriting(environment), Node: node})
 	f.mu.Unlock()
 	return f.wait(ctx, l, digest)
 }

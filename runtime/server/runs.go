@@ -95,13 +95,16 @@ func (s *server) flowOf(r *http.Request, request *api.RunRequest) (*lease, error
 		if !isDigest(request.Flow) {
 			return nil, fault([]string{"InvalidDigest"}, http.StatusBadRequest, "%q is not the digest of a bundle. Please send 'sha256:' and 64 hexadecimal digits.", request.Flow)
 		}
-		return s.flows.get(r.Context(), request.Flow, request.EnvironmentVariables)
+		return s.flows.get(r.Context(), request.Flow, request.EnvironmentVariables, request.Node)
 	}
 	s.mu.Lock()
 	served := s.served
 	s.mu.Unlock()
 	if served == nil {
 		return nil, fault([]string{"FlowMissing"}, http.StatusBadRequest, "The submission names no flow. Please send its digest in 'flow'.")
+	}
+	if request.Node != "" {
+		return nil, fault([]string{"NotSupported"}, http.StatusBadRequest, "The flow that is served runs as a whole. Please send no node, or the digest of a flow.")
 	}
 	if len(request.EnvironmentVariables) > 0 {
 		return nil, fault([]string{"NotSupported"}, http.StatusBadRequest, "The flow that is served keeps its environment. Please send no environment_variables, or the digest of a flow.")
@@ -150,6 +153,10 @@ func decodeField(request *api.RunRequest, name string, v any) error {
 		request.RunID = text
 	case name == "inputs":
 		request.Inputs = value.Encode(v)
+	case name == "dependency_nodes_outputs" && isDict:
+		request.NodeOutputs = value.Encode(v)
+	case name == "node" && isText:
+		request.Node = text
 	case name == "lines" && isList:
 		request.Lines = make([]json.RawMessage, len(list))
 		for i, line := range list {
@@ -157,7 +164,7 @@ func decodeField(request *api.RunRequest, name string, v any) error {
 		}
 	case name == "environment_variables" && isDict:
 		return decodeEnvironment(request, dict)
-	case name == "flow" || name == "run_id" || name == "lines" || name == "environment_variables":
+	case name == "flow" || name == "run_id" || name == "lines" || name == "environment_variables" || name == "node" || name == "dependency_nodes_outputs":
 		return badRun("has a '%s' of type %s", name, value.TypeName(v))
 	default:
 		return badRun("has the field '%s', which this runtime does not know", name)

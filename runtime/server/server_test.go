@@ -179,7 +179,8 @@ func TestRuns_refuses(t *testing.T) {
 	}{
 		{"no JSON", "POST", "/v1/runs", "{", 400, "InvalidRequest", "is not valid JSON: Expecting property name"},
 		{"a list", "POST", "/v1/runs", "[]", 400, "InvalidRequest", "is not an object but list"},
-		{"unknown field", "POST", "/v1/runs", `{"flow":"x","node":"p"}`, 400, "InvalidRequest", "has the field 'node', which this runtime does not know"},
+		{"unknown field", "POST", "/v1/runs", `{"flow":"x","knot":"p"}`, 400, "InvalidRequest", "has the field 'knot', which this runtime does not know"},
+		{"a node of a wrong type", "POST", "/v1/runs", `{"flow":"x","node":5}`, 400, "InvalidRequest", "has a 'node' of type int"},
 		{"wrong type", "POST", "/v1/runs", `{"lines":{}}`, 400, "InvalidRequest", "has a 'lines' of type dict"},
 		{"bad run id", "POST", "/v1/runs", `{"run_id":"../x"}`, 400, "InvalidRequest", "'run_id'"},
 		{"bad variable", "POST", "/v1/runs", `{"environment_variables":{"A":1}}`, 400, "InvalidRequest", "'A'"},
