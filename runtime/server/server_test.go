@@ -249,7 +249,7 @@ func TestScore(t *testing.T) {
 		test.Eq(t, tc.want, a.body, test.Sprint(tc.name))
 		test.Eq(t, "*", a.header.Get("Access-Control-Allow-Origin"))
 	}
-	test.Eq(t, http.StatusNoContent, ask(t, h, "OPTIONS", "/score", "").status)
+	test.Eq(t, http.StatusOK, ask(t, h, "OPTIONS", "/score", "").status)
 }
 
 func TestScore_oneInputTakesText(t *testing.T) {
