@@ -43,6 +43,7 @@ type Input struct {
 	Type          string
 	Default       any // nil: the input is required
 	Description   string
+	Enum          []any // the values it is meant to take; never enforced
 	IsChatInput   bool
 	IsChatHistory bool
 	// MarksHistory is is_chat_history as the file says it; nil when it does not.

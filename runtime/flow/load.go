@@ -234,6 +234,11 @@ func (l loader) input(f *document.Field) (in *Input, err error) {
 	if in.Description, err = l.text(f.Value.Get("description")); err != nil {
 		return nil, err
 	}
+	enum, err := l.value(f.Value.Get("enum"))
+	if err != nil {
+		return nil, err
+	}
+	in.Enum, _ = enum.([]any)
 	if in.IsChatInput, err = l.flag(f.Value.Get("is_chat_input")); err != nil {
 		return nil, err
 	}

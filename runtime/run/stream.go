@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
@@ -25,6 +26,13 @@ type Opened struct {
 
 // Failed reports whether the line has failed already.
 func (o *Opened) Failed() bool { return o.err != nil }
+
+// Info returns the line's record as it is now.
+func (o *Opened) Info() api.FlowRunInfo {
+	info := o.line.Info
+	info.EndTime = stamp(time.Now())
+	return info
+}
 
 // Format returns the format in which the flow's images are spelled.
 func (o *Opened) Format() media.Format { return o.x.media.Format }

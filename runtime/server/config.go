@@ -33,15 +33,17 @@ type Config struct {
 	Version        string // of this program, for /version
 	Environment    string // the environment's name, and below what it resolved to, for /version; default none
 	Digest         string
-	NoImageURLs    bool     // images are not fetched from URLs; default: they are, from public addresses
-	Included       []string // outputs of /score; nil: all that are not for evaluation only
-	BuildInfo      string
-	LineTimeout    time.Duration // 0: none for single lines
-	MaxFlows       int           // bundles kept; default 64
-	MaxFlowBytes   int64         // bytes of unpacked bundles kept; default 4 GiB
-	MaxBody        int64         // bytes of a submission; default 64 MiB
-	MaxBundle      int64         // bytes of a bundle on the wire; default 512 MiB
-	Logger         hclog.Logger  // default: none
+	// ExecutorService opens prompt flow's executor-service API, whose callers name folders of this machine; default: closed.
+	ExecutorService bool
+	NoImageURLs     bool     // images are not fetched from URLs; default: they are, from public addresses
+	Included        []string // outputs of /score; nil: all that are not for evaluation only
+	BuildInfo       string
+	LineTimeout     time.Duration // 0: none for single lines
+	MaxFlows        int           // bundles kept; default 64
+	MaxFlowBytes    int64         // bytes of unpacked bundles kept; default 4 GiB
+	MaxBody         int64         // bytes of a submission; default 64 MiB
+	MaxBundle       int64         // bytes of a bundle on the wire; default 512 MiB
+	Logger          hclog.Logger  // default: none
 }
 
 func (c Config) withDefaults() Config {
@@ -90,9 +92,11 @@ func ConfigFromEnv(env connection.Lookup) (Config, error) {
 	if task := get("NOMAD_TASK_DIR"); c.Data == "" && task != "" {
 		c.Data = filepath.Join(task, "promptflow")
 	}
+	var serviceError error
+	c.ExecutorService, serviceError = onOff("PROMPTFLOW_EXECUTOR_SERVICE", get("PROMPTFLOW_EXECUTOR_SERVICE"), false)
 	urls, err := onOff("PROMPTFLOW_IMAGE_URLS", get("PROMPTFLOW_IMAGE_URLS"), true)
 	c.NoImageURLs = !urls
-	errs := []error{err}
+	errs := []error{err, serviceError}
 	var timeout int
 	c.Included, err = included(get("PROMPTFLOW_RESPONSE_INCLUDED_FIELDS"))
 	errs = append(errs,

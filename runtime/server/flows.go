@@ -140,6 +140,12 @@ func (f *flows) setWorkers(w run.Workers) {
 	f.workers = w
 }
 
+func (f *flows) theWorkers() run.Workers {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.workers
+}
+
 func (f *flows) tick() uint64 {
 	f.clock++
 	return f.clock

@@ -38,6 +38,7 @@ func (s *server) handler() http.Handler {
 	trusted("PUT /v1/flows/{digest}", s.putFlow)
 	trusted("POST /v1/runs", s.postRun)
 	s.serving(mux)
+	s.executing(mux)
 	mux.Handle("/", crossOrigin(s.answer(s.notFound)))
 	return mux
 }

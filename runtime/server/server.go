@@ -41,6 +41,7 @@ type server struct {
 	flows  *flows
 	trust  *trust
 	slots  chan struct{} // one per run at once
+	batch  executorService
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -178,6 +179,7 @@ func (s *server) closeWorkers() <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		s.batch.close()
 		s.flows.closeExecutors()
 		s.mu.Lock()
 		manager := s.workers

@@ -34,6 +34,8 @@ func encodeResult(r *api.RunResult) []byte {
 	return o.end()
 }
 
+// encodeFlowRun writes a line's record with all of prompt flow's fields (contracts/run_info.py, FlowRunInfo), also those that have
+// nothing to say here.
 func encodeFlowRun(r api.FlowRunInfo) []byte {
 	o := object{}
 	o.set("run_id", r.RunID)
@@ -42,15 +44,22 @@ func encodeFlowRun(r api.FlowRunInfo) []byte {
 	o.raw("inputs", r.Inputs)
 	o.raw("output", r.Output)
 	o.raw("metrics", r.Metrics)
+	o.set("request", nil)
 	o.set("parent_run_id", r.ParentRunID)
 	o.set("root_run_id", r.RootRunID)
+	o.set("source_run_id", nil)
 	o.set("flow_id", r.FlowID)
 	o.set("start_time", r.StartTime)
 	o.set("end_time", r.EndTime)
 	o.set("index", index(r.Index))
+	o.set("api_calls", nil) // they are the nodes'
 	o.set("name", r.Name)
+	o.set("description", "")
+	o.set("tags", nil)
 	o.raw("system_metrics", r.SystemMetrics)
 	o.raw("result", r.Result)
+	o.set("upload_metrics", false)
+	o.set("otel_trace_id", "")
 	o.set("message_format", r.MessageFormat)
 	return o.end()
 }
@@ -70,6 +79,8 @@ func encodeNodeRun(r api.NodeRunInfo) []byte {
 	o.set("end_time", r.EndTime)
 	o.set("index", index(r.Index))
 	o.raw("api_calls", r.APICalls)
+	o.set("cached_run_id", nil)
+	o.set("cached_flow_run_id", nil)
 	o.raw("logs", encodeLogs(r.Logs))
 	o.raw("system_metrics", r.SystemMetrics)
 	o.raw("result", r.Result)
