@@ -32,7 +32,26 @@ type eventStream struct {
 
 	mu    sync.Mutex
 	begun bool
+	first time.Time // when it began
 	err   error
+}
+
+// firstAt returns when the answer began, or now.
+func (e *eventStream) firstAt() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.begun {
+		return time.Now()
+	}
+	return e.first
+}
+
+// streamed counts an answer that came piece by piece.
+func (s *server) streamed(flow string, began, first time.Time) {
+	s.stats.answered(flow, http.StatusOK, nil, true, began)
+	s.stats.latency(flow, http.StatusOK, true, firstByte, first.Sub(began))
+	s.stats.latency(flow, http.StatusOK, true, lastByte, time.Since(began))
+	s.stats.streaming.WithLabelValues(flow).Observe(time.Since(first).Seconds() * 1000)
 }
 
 func newEventStream(w http.ResponseWriter, cancel context.CancelCauseFunc) *eventStream {
@@ -51,7 +70,7 @@ func (e *eventStream) locked(text []byte) error {
 		return e.err
 	}
 	if !e.begun {
-		e.begun = true
+		e.begun, e.first = true, time.Now()
 		header := e.w.Header()
 		header.Set("Content-Type", api.EventStream+"; charset=utf-8")
 		header.Set("Cache-Control", "no-store")
@@ -149,7 +168,7 @@ func (f *follower) Line(info api.FlowRunInfo, output *value.Dict) {
 }
 
 // followRun runs a submission and answers with its events.
-func (s *server) followRun(w http.ResponseWriter, r *http.Request, flow *lease, request *api.RunRequest) error {
+func (s *server) followRun(w http.ResponseWriter, r *http.Request, flow *lease, request *api.RunRequest, began time.Time) error {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	o := object{}
@@ -172,11 +191,16 @@ func (s *server) followRun(w http.ResponseWriter, r *http.Request, flow *lease, 
 		if err != nil {
 			return err
 		}
+		s.stats.ran(flowLabel(flow), result)
+		s.streamed(flowLabel(flow), began, f.firstAt())
 		_ = f.send(api.EventResult, encodeResult(s.signed(result, flow))) // see Node
 		return nil
 	}, w, r)
-	if err == nil || !f.begun {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case !f.begun:
+		return s.unanswered(flow, err, began)
 	}
 	body, marshalError := json.Marshal(api.ErrorBody{Error: api.AsError(withRun(err, request.RunID))})
 	if marshalError == nil {

@@ -302,6 +302,7 @@ func (s *server) executeLine(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	s.stats.nodes(serviceLabel, line.Nodes)
 	body, err := c.lineResult(line, int(number))
 	if err != nil {
 		return err
@@ -309,6 +310,9 @@ func (s *server) executeLine(w http.ResponseWriter, r *http.Request) error {
 	writeJSON(w, http.StatusOK, body)
 	return nil
 }
+
+// serviceLabel is what metrics call the flows of the executor service.
+const serviceLabel = "executor-service"
 
 // lineResult writes a line's result (executor/_result.py, LineResult), with its images in files.
 func (c *coordinator) lineResult(l *run.Line, number int) ([]byte, error) {

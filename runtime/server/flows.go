@@ -46,6 +46,7 @@ type flows struct {
 	bundles map[string]*bundled // by digest
 	clock   uint64
 	images  *media.Fetcher // nil: not from URLs
+	gone    func(digest string, x *run.Executor)
 }
 
 // bundled is a bundle on disk.
@@ -140,6 +141,13 @@ func (f *flows) setWorkers(w run.Workers) {
 	f.workers = w
 }
 
+// onGone has do called for the flow of every bundle that is removed.
+func (f *flows) onGone(do func(digest string, x *run.Executor)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = do
+}
+
 func (f *flows) theWorkers() run.Workers {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -209,6 +217,11 @@ func (f *flows) evict() {
 		count--
 		total -= b.bytes
 		delete(f.bundles, b.digest)
+		for _, l := range b.loaded {
+			if l.x != nil && f.gone != nil {
+				f.gone(b.digest, l.x)
+			}
+		}
 		f.loading.Go(func() {
 			b.close()
 			_ = os.RemoveAll(b.dir)

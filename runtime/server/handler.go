@@ -35,6 +35,7 @@ func (s *server) handler() http.Handler {
 	open("GET /health", s.health)
 	open("GET /ready", s.readiness)
 	open("GET /version", s.version)
+	mux.Handle("GET /metrics", s.stats.handler)
 	trusted("PUT /v1/flows/{digest}", s.putFlow)
 	trusted("POST /v1/runs", s.postRun)
 	s.serving(mux)

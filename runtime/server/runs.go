@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -35,6 +36,7 @@ func (s *server) putFlow(w http.ResponseWriter, r *http.Request) error {
 
 // postRun runs a submission and answers when it has ended, or with its events as they happen.
 func (s *server) postRun(w http.ResponseWriter, r *http.Request) error {
+	began := time.Now()
 	accept := acceptOf(r)
 	follows := acceptsEvents(accept)
 	if !follows && !acceptsJSON(accept) {
@@ -62,14 +64,23 @@ func (s *server) postRun(w http.ResponseWriter, r *http.Request) error {
 		request.RunID = uuid.NewString()
 	}
 	if follows {
-		return withRun(s.followRun(w, r, flow, request), request.RunID)
+		return withRun(s.followRun(w, r, flow, request, began), request.RunID)
 	}
 	result, err := flow.Run(r.Context(), request)
 	if err != nil {
-		return withRun(err, request.RunID)
+		return withRun(s.unanswered(flow, err, began), request.RunID)
 	}
+	s.stats.ran(flowLabel(flow), result)
+	s.stats.answered(flowLabel(flow), http.StatusOK, nil, false, began)
 	writeJSON(w, http.StatusOK, encodeResult(s.signed(result, flow)))
 	return nil
+}
+
+// unanswered counts a request of a flow that is answered with an error, and returns the error.
+func (s *server) unanswered(flow *lease, err error, began time.Time) error {
+	e := api.AsError(err)
+	s.stats.answered(flowLabel(flow), e.HTTPStatus(), e, false, began)
+	return err
 }
 
 // signed says in a result who gave it.

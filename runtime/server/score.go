@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -62,6 +63,7 @@ func (s *server) theServed() (*lease, error) {
 
 // score runs the served flow on one set of inputs, without aggregation nodes.
 func (s *server) score(w http.ResponseWriter, r *http.Request) error {
+	began := time.Now()
 	body, err := readBody(w, r, s.config.MaxBody, requestTimeout)
 	if err != nil {
 		return err
@@ -75,6 +77,13 @@ func (s *server) score(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.scoreFlow(w, r, served, body, began); err != nil {
+		return s.unanswered(served, err, began)
+	}
+	return nil
+}
+
+func (s *server) scoreFlow(w http.ResponseWriter, r *http.Request, served *lease, body []byte, began time.Time) error {
 	inputs, err := scoreInputs(served.Flow(), body)
 	if err != nil {
 		return err
@@ -89,16 +98,18 @@ func (s *server) score(w http.ResponseWriter, r *http.Request) error {
 	case len(streams) > 1:
 		return api.NewError([]string{api.UserError, "MultipleStreamOutputFieldsNotSupported"}, "ServingApp", "Multiple stream output fields not supported.")
 	case len(streams) == 1:
-		s.scoreEvents(w, cancel, served, opened, streams[0])
+		s.scoreEvents(w, cancel, served, opened, streams[0], began)
 		return nil
 	}
 	line := opened.Finish(nothing)
+	s.stats.nodes(flowLabel(served), line.Nodes)
 	switch {
 	case !line.Completed():
 		return line.Info.Error
 	case !acceptsJSON(accept):
 		return notAcceptable(accept, "application/json")
 	}
+	s.stats.answered(flowLabel(served), http.StatusOK, nil, false, began)
 	writeJSON(w, http.StatusOK, value.Encode(served.Format().Base64(s.visible(served.Flow(), line.Output))))
 	return nil
 }
@@ -108,7 +119,7 @@ func nothing(string, any) error { return nil }
 
 // scoreEvents answers as prompt flow's serving app does: the outputs that are whole in a first event, then an event for each piece. An
 // error in the middle breaks the connection off, there being no event for it.
-func (s *server) scoreEvents(w http.ResponseWriter, cancel context.CancelCauseFunc, served *lease, opened *run.Opened, name string) {
+func (s *server) scoreEvents(w http.ResponseWriter, cancel context.CancelCauseFunc, served *lease, opened *run.Opened, name string, began time.Time) {
 	events := newEventStream(w, cancel)
 	frame := func(d *value.Dict) error {
 		return events.write([]byte("data: " + value.Dumps(served.Format().Base64(d)) + "\n\n"))
@@ -124,10 +135,13 @@ func (s *server) scoreEvents(w http.ResponseWriter, cancel context.CancelCauseFu
 		piece.Set(output, item)
 		return frame(piece)
 	})
+	s.stats.nodes(flowLabel(served), line.Nodes)
 	if !line.Completed() {
+		s.stats.answered(flowLabel(served), http.StatusOK, line.Info.Error, true, began)
 		s.log.Info("answer broke off", "run", line.Info.RunID, "error", line.Info.Error.Message)
 		panic(http.ErrAbortHandler)
 	}
+	s.streamed(flowLabel(served), began, events.firstAt())
 	_ = events.write(nil) // so that an answer without events begins too
 	events.end()
 }

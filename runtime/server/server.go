@@ -42,6 +42,7 @@ type server struct {
 	trust  *trust
 	slots  chan struct{} // one per run at once
 	batch  executorService
+	stats  *metrics
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -80,6 +81,7 @@ func serve(ctx context.Context, config Config, listener net.Listener) error {
 		return errors.Join(err, listener.Close())
 	}
 	defer s.flows.close()
+	s.measure()
 	runs, cancelRuns := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRuns()
 	h := &http.Server{
@@ -96,6 +98,12 @@ func serve(ctx context.Context, config Config, listener net.Listener) error {
 	err = errors.Join(err, s.shutdown(h, cancelRuns))
 	<-s.closeWorkers()
 	return err
+}
+
+// measure makes the metrics, which the flows' end ends too.
+func (s *server) measure() {
+	s.stats = newMetrics(s)
+	s.flows.onGone(func(digest string, x *run.Executor) { s.stats.forget(flowLabel(&lease{Executor: x, name: digest})) })
 }
 
 // live starts what is needed to be ready and waits for the end.

@@ -72,6 +72,7 @@ func newServer(t *testing.T, yaml string, change func(*Config)) (*server, *httpt
 	s.flows, err = newFlows(c)
 	must.NoError(t, err)
 	s.flows.setWorkers(noWorkers{})
+	s.measure()
 	if yaml != "" {
 		s.served, err = s.flows.serve(t.Context(), flowFolder(t, yaml))
 		must.NoError(t, err)

@@ -240,6 +240,30 @@ func (m *Manager) Versions() (python, promptflow string) {
 	return m.zygote.ready.Python, m.zygote.ready.Promptflow
 }
 
+// Count returns how many workers live, those of all flows and the one that waits for a flow.
+func (m *Manager) Count() int {
+	m.mu.Lock()
+	flows := make([]*Flow, 0, len(m.flows))
+	for f := range m.flows {
+		flows = append(flows, f)
+	}
+	count := 0
+	if m.spare != nil && m.spare.alive() {
+		count++
+	}
+	m.mu.Unlock()
+	for _, f := range flows {
+		f.mu.Lock()
+		for _, p := range f.workers {
+			if p.alive() {
+				count++
+			}
+		}
+		f.mu.Unlock()
+	}
+	return count
+}
+
 // Close ends every flow, worker and the zygote, and removes the private folder. No process is left when it returns.
 func (m *Manager) Close() error {
 	m.mu.Lock()
