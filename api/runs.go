@@ -28,6 +28,15 @@ type RunRequest struct {
 	// to. Its condition does not count.
 	Node        string          `json:"node,omitempty"`
 	NodeOutputs json.RawMessage `json:"dependency_nodes_outputs,omitempty"`
+	// FlowFile is the path, inside of the bundle, of the flow's YAML or prompty file; empty: the one there is.
+	FlowFile string `json:"flow_file,omitempty"`
+	// Variant is "${node.variant}": the variant of one node that is run instead of its default.
+	Variant string `json:"variant,omitempty"`
+	// Init are the arguments of a flex flow's class, or what overrides a prompty file's front matter. An object.
+	Init json.RawMessage `json:"init,omitempty"`
+	// The seconds after which a line or a node is stopped and fails; 0: the runtime's own bounds, which these cannot lift.
+	LineTimeout float64 `json:"line_timeout_sec,omitempty"`
+	NodeTimeout float64 `json:"node_timeout_sec,omitempty"`
 }
 
 // RunResult is the answer to a submission that ran, also when the flow failed (Status says so). Output is an object (null for
@@ -65,6 +74,8 @@ type FlowRunInfo struct {
 	SystemMetrics json.RawMessage `json:"system_metrics"` // {"duration": seconds, "prompt_tokens": n, …}
 	Result        json.RawMessage `json:"result"`
 	MessageFormat string          `json:"message_format"`
+	// Logs holds "stdout" and "stderr" of a flow without nodes; prompt flow shows them in its own log only.
+	Logs map[string]string `json:"logs,omitempty"`
 }
 
 // NodeRunInfo is the record of one node's run, with prompt flow's field names (contracts/run_info.py, RunInfo).
@@ -88,11 +99,11 @@ type NodeRunInfo struct {
 	MessageFormat string            `json:"message_format"`
 }
 
-// encode writes the request as it goes over the wire. Inputs and Lines go as they are, since encoding/json refuses the NaN and
+// encode writes the request as it goes over the wire. Inputs, Lines and Init go as they are, since encoding/json refuses the NaN and
 // Infinity that they may hold.
 func (r RunRequest) encode() ([]byte, error) {
-	inputs, lines, outputs := r.Inputs, r.Lines, r.NodeOutputs
-	r.Inputs, r.Lines, r.NodeOutputs = nil, nil, nil
+	inputs, lines, initial, outputs := r.Inputs, r.Lines, r.Init, r.NodeOutputs
+	r.Inputs, r.Lines, r.Init, r.NodeOutputs = nil, nil, nil, nil
 	out, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -109,6 +120,12 @@ func (r RunRequest) encode() ([]byte, error) {
 			return nil, fmt.Errorf("the outputs of nodes are not valid JSON: %w", err)
 		}
 		out = append(append(out, `,"dependency_nodes_outputs":`...), outputs...)
+	}
+	if initial != nil {
+		if err := CheckJSON(initial); err != nil {
+			return nil, fmt.Errorf("the init values are not valid JSON: %w", err)
+		}
+		out = append(append(out, `,"init":`...), initial...)
 	}
 	for i, line := range lines {
 		if err := CheckJSON(line); err != nil {

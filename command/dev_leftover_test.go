@@ -14,8 +14,8 @@ import (
 func TestSweep_endsWhatNamesTheFolderAndItsChildren(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	// The shell names the folder, as a shim does; its child does not, as a container.
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "sleep 300 & wait", filepath.Join(dir, "containerd.sock"))
+	// The shell names the folder, as a shim does; its child does not, as a container. It may end by itself once the child is killed.
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "sleep 300 & wait; exit 1", filepath.Join(dir, "containerd.sock"))
 	must.NoError(t, cmd.Start())
 	var pids []int
 	deadline := time.Now().Add(20 * time.Second)

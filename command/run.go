@@ -15,7 +15,6 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
-	"github.com/nomad-promptflow/nomad-promptflow/api/bundle"
 )
 
 // defaultAddress is where dev and gateway listen.
@@ -36,9 +35,10 @@ func (c *runCommand) Help() string {
 	return strings.TrimSpace(`
 Usage: nomad-promptflow run FLOW [options]
 
-  Runs the flow in the folder FLOW on a runtime and prints its outputs, its
-  metrics and how long every node took. The flow is handed in if the runtime
-  does not have it yet.
+  Runs the flow in the folder FLOW, or the flow file FLOW (*.yaml, *.yml,
+  *.prompty), on a runtime and prints its outputs, its metrics and how long
+  every node took. The flow is handed in if the runtime does not have it yet,
+  with what its additional_includes name.
 
   The exit code is 0 when the flow (every line of it, with -data) completed.
 
@@ -54,6 +54,15 @@ Options:
   -data=FILE
     A JSONL file ("-" reads standard input): each line is an object of inputs.
     The flow runs once for every line, then its aggregation nodes run once.
+
+  -variant='${NODE.VARIANT}'
+    Run this variant of the node instead of its default one.
+
+  -init=NAME=VALUE
+    An argument for the class of a flex flow, or what overrides a prompty
+    file's front matter; may be given many times. A value that is JSON is
+    taken as that, any other as text. Without "=" it names a JSON file with
+    an object of such arguments.
 
   -env=NAME=VALUE
     An environment variable for the flow; may be given many times.
@@ -74,18 +83,28 @@ Options:
   -timeout=DURATION
     Give up after this long. Default: never.
 
+  -line-timeout=DURATION
+    Stop a line that takes longer; it fails. Default: the runtime's bound.
+
+  -node-timeout=DURATION
+    Stop a node that takes longer; its line fails. Default: the runtime's bound.
+
   -json
     Print the whole result as JSON: outputs, metrics and records of all runs.
 `)
 }
 
 // AutocompleteArgs implements cli.CommandAutocomplete.
-func (c *runCommand) AutocompleteArgs() complete.Predictor { return complete.PredictDirs("*") }
+func (c *runCommand) AutocompleteArgs() complete.Predictor {
+	return complete.PredictOr(complete.PredictDirs("*"), complete.PredictFiles("*.prompty"), complete.PredictFiles("*.yaml"))
+}
 
 // AutocompleteFlags implements cli.CommandAutocomplete.
 func (c *runCommand) AutocompleteFlags() complete.Flags {
 	return complete.Flags{
 		"-input": complete.PredictAnything, "-inputs": complete.PredictFiles("*.json"), "-data": complete.PredictFiles("*.jsonl"),
+		"-variant": complete.PredictAnything, "-init": complete.PredictFiles("*.json"),
+		"-line-timeout": complete.PredictAnything, "-node-timeout": complete.PredictAnything,
 		"-env": complete.PredictAnything, "-runtime": complete.PredictAnything, "-address": complete.PredictAnything,
 		"-direct": complete.PredictNothing, "-token-file": complete.PredictFiles("*"), "-timeout": complete.PredictAnything,
 		"-json": complete.PredictNothing,
@@ -94,10 +113,10 @@ func (c *runCommand) AutocompleteFlags() complete.Flags {
 
 // runOptions are the options of a run.
 type runOptions struct {
-	flow, inputsFile, data, runtime, address, tokenFile string
-	inputs, env                                         repeated
-	direct, json                                        bool
-	timeout                                             time.Duration
+	flow, inputsFile, data, variant, runtime, address, tokenFile string
+	inputs, init, env                                            repeated
+	direct, json                                                 bool
+	timeout, lineTimeout, nodeTimeout                            time.Duration
 }
 
 // errUsage is wrapped by errors in what the caller typed.
@@ -110,6 +129,10 @@ func (c *runCommand) Run(args []string) int {
 	set.Var(&o.inputs, "input", "")
 	set.StringVar(&o.inputsFile, "inputs", "", "")
 	set.StringVar(&o.data, "data", "", "")
+	set.StringVar(&o.variant, "variant", "", "")
+	set.Var(&o.init, "init", "")
+	set.DurationVar(&o.lineTimeout, "line-timeout", 0, "")
+	set.DurationVar(&o.nodeTimeout, "node-timeout", 0, "")
 	set.Var(&o.env, "env", "")
 	set.StringVar(&o.runtime, "runtime", os.Getenv("PROMPTFLOW_RUNTIME"), "")
 	set.StringVar(&o.address, "address", fromEnv("PROMPTFLOW_ADDR", defaultAddress), "")
@@ -122,7 +145,7 @@ func (c *runCommand) Run(args []string) int {
 		return code
 	}
 	if len(rest) != 1 {
-		return c.usage("run", "takes one argument, the flow's folder; got %d", len(rest))
+		return c.usage("run", "takes one argument, the flow's folder or file; got %d", len(rest))
 	}
 	o.flow = rest[0]
 	ctx, stop := untilInterrupted()
@@ -133,7 +156,7 @@ func (c *runCommand) Run(args []string) int {
 		defer cancel()
 	}
 	began := time.Now()
-	result, err := o.submit(ctx)
+	result, err := o.submit(ctx, func(text string) { c.note("warning: %s", text) })
 	switch {
 	case errors.Is(err, errUsage):
 		return c.usage("run", "%s", err)
@@ -149,16 +172,18 @@ func (c *runCommand) Run(args []string) int {
 }
 
 // submit packs the flow, hands it in where it is missing and runs it.
-func (o *runOptions) submit(ctx context.Context) (*api.RunResult, error) {
+func (o *runOptions) submit(ctx context.Context, warn func(text string)) (*api.RunResult, error) {
 	request, err := o.request()
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(o.flow); err == nil && !info.IsDir() {
-		return nil, fmt.Errorf("%w: %s is a file; name the folder of the flow", errUsage, o.flow)
+	dir, file, err := flowPath(o.flow)
+	if err != nil {
+		return nil, err
 	}
+	request.FlowFile = file
 	var packed bytes.Buffer
-	if request.Flow, _, err = bundle.Pack(ctx, o.flow, &packed); err != nil {
+	if request.Flow, err = packFlow(ctx, dir, file, &packed, warn); err != nil {
 		return nil, err
 	}
 	client, runtime, err := o.target(ctx)
@@ -213,6 +238,11 @@ func (o *runOptions) request() (api.RunRequest, error) {
 	}
 	if len(request.EnvironmentVariables) == 0 {
 		request.EnvironmentVariables = nil
+	}
+	request.Variant = o.variant
+	request.LineTimeout, request.NodeTimeout = o.lineTimeout.Seconds(), o.nodeTimeout.Seconds()
+	if request.Init, err = initValues(o.init); err != nil {
+		return request, err
 	}
 	if o.data != "" {
 		if len(o.inputs) > 0 || o.inputsFile != "" {

@@ -123,6 +123,7 @@ func TestRun_submits_what_was_typed(t *testing.T) {
 	digest, err := bundle.Digest(t.Context(), flow)
 	must.NoError(t, err)
 	inputs := file(t, "inputs.json", `{"a": 1, "b": "file"}`)
+	initial := file(t, "init.json", `{"model": {"api": "chat"}, "n": 6}`)
 	data := file(t, "data.jsonl", "{\"a\": 1}\n\n  {\"a\": 2.50}\r\n{\"a\": 3}")
 	tests := map[string]struct {
 		args []string
@@ -133,7 +134,13 @@ func TestRun_submits_what_was_typed(t *testing.T) {
 		"a file of inputs":     {[]string{"-inputs", inputs}, api.RunRequest{Inputs: json.RawMessage(`{"a": 1, "b": "file"}`)}},
 		"both, typed ones win": {[]string{"-inputs", inputs, "-input", "b=typed"}, api.RunRequest{Inputs: json.RawMessage(`{"a":1,"b":"typed"}`)}},
 		"lines":                {[]string{"-data", data}, api.RunRequest{Lines: []json.RawMessage{[]byte(`{"a": 1}`), []byte(`{"a": 2.50}`), []byte(`{"a": 3}`)}}},
-		"variables":            {[]string{"-env", "KEY=v", "-env", "EMPTY="}, api.RunRequest{Inputs: json.RawMessage(`{}`), EnvironmentVariables: map[string]string{"KEY": "v", "EMPTY": ""}}},
+		"a variant":            {[]string{"-variant", "${n.v}"}, api.RunRequest{Inputs: json.RawMessage(`{}`), Variant: "${n.v}"}},
+		"bounds":               {[]string{"-line-timeout=90s", "-node-timeout=500ms"}, api.RunRequest{Inputs: json.RawMessage(`{}`), LineTimeout: 90, NodeTimeout: 0.5}},
+		"init": {
+			[]string{"-init", "n=5", "-init", initial, "-init", "text=a b", "-init", `quoted="5"`, "-init", `list=[1, "x"]`},
+			api.RunRequest{Inputs: json.RawMessage(`{}`), Init: json.RawMessage(`{"list":[1,"x"],"model":{"api":"chat"},"n":6,"quoted":"5","text":"a b"}`)},
+		},
+		"variables": {[]string{"-env", "KEY=v", "-env", "EMPTY="}, api.RunRequest{Inputs: json.RawMessage(`{}`), EnvironmentVariables: map[string]string{"KEY": "v", "EMPTY": ""}}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

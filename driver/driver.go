@@ -13,8 +13,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -50,7 +50,18 @@ type Driver struct {
 	events *eventQueue
 	tasks  *taskTable
 
+	locks     *containerLocks
 	leftovers leftovers
+	// node is the id of the agent's node, nil until a task told it.
+	node atomic.Pointer[string]
+	// session counts the agent's fingerprint streams, each of which is an agent's life as far as can be told. Restored is the last
+	// session in which the agent had taken back all tasks it had.
+	session, restored atomic.Int64
+	// slowAt is when a look at a container to take back ran out of time, in nanoseconds since 1970.
+	slowAt atomic.Int64
+
+	images      *imageUses
+	imagesFound atomic.Bool
 
 	// life ends with Shutdown; work counts the goroutines that live in it.
 	life context.Context
@@ -60,7 +71,7 @@ type Driver struct {
 	mu         sync.RWMutex
 	config     PluginConfig
 	engine     Engine
-	nodeMHz    int64
+	compute    compute
 	configured chan struct{} // closed and replaced when a new configuration came
 }
 
@@ -69,16 +80,19 @@ var _ plugin.Driver = (*Driver)(nil)
 // New returns a driver that waits for its configuration.
 func New(parts Parts) *Driver {
 	life, end := context.WithCancel(context.Background())
-	return &Driver{
+	d := &Driver{
 		parts:      parts,
 		logger:     parts.Logger,
 		events:     newEventQueue(),
 		tasks:      newTaskTable(),
+		locks:      newContainerLocks(),
 		life:       life,
 		end:        end,
 		config:     defaultPluginConfig(),
 		configured: make(chan struct{}),
 	}
+	d.images = &imageUses{remove: d.removeImage, delay: d.imageDelay, logger: d.logger, life: life, work: &d.work}
+	return d
 }
 
 // SetConfig takes the plugin's configuration. Nothing that it names needs to be there yet.
@@ -87,7 +101,7 @@ func (d *Driver) SetConfig(_ context.Context, encoded []byte, client *plugin.Cli
 	if err != nil {
 		return err
 	}
-	engine, err := d.parts.OpenEngine(config.Containerd, d.logger)
+	engine, err := d.parts.OpenEngine(config.engine(), d.logger)
 	if err != nil {
 		return fmt.Errorf("open container engine %s: %w", config.Containerd.Address, err)
 	}
@@ -95,7 +109,7 @@ func (d *Driver) SetConfig(_ context.Context, encoded []byte, client *plugin.Cli
 	old := d.engine
 	d.config, d.engine = config, engine
 	if client != nil {
-		d.nodeMHz = nodeCompute(client.Topology)
+		d.compute = nodeCompute(client)
 	}
 	close(d.configured)
 	d.configured = make(chan struct{})
@@ -111,7 +125,9 @@ func (d *Driver) Init(context.Context) error { return nil }
 
 // Shutdown ends what the driver does in the background, and leaves the tasks running.
 func (d *Driver) Shutdown(ctx context.Context) error {
+	d.mu.Lock()
 	d.end()
+	d.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -132,6 +148,15 @@ func (d *Driver) Shutdown(ctx context.Context) error {
 	return engine.Close()
 }
 
+// background does work that Shutdown ends and waits for. After Shutdown it does nothing.
+func (d *Driver) background(work func()) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.life.Err() == nil {
+		d.work.Go(work)
+	}
+}
+
 var errNotConfigured = errors.New("the driver has no configuration yet")
 
 // current is the engine and the configuration to use for one call.
@@ -143,23 +168,3 @@ func (d *Driver) current() (Engine, PluginConfig, error) {
 	}
 	return d.engine, d.config, nil
 }
-
-// nodeCompute is the node's whole compute in MHz as the agent counts it, 0 when the agent did not say.
-func nodeCompute(topology *plugin.Topology) int64 {
-	if topology == nil {
-		return 0
-	}
-	if topology.OverrideTotalCompute > 0 {
-		return int64(topology.OverrideTotalCompute)
-	}
-	var total uint64
-	for _, core := range topology.Cores {
-		if !core.Disable {
-			total += max(core.BaseSpeed, core.MaxSpeed, core.GuessSpeed)
-		}
-	}
-	return int64(total)
-}
-
-// cores is how many processors the node's compute is spread over.
-func cores() int64 { return int64(runtime.NumCPU()) }

@@ -410,7 +410,7 @@ func TestFingerprint_followsTheDaemon(t *testing.T) {
 	healthy := next(plugin.Healthy, 10*time.Second)
 	test.Eq(t, "0.1.0", healthy.Attributes["driver.promptflow.version"].(string))
 	test.NotEq(t, "", healthy.Attributes["driver.promptflow.containerd.version"].(string))
-	test.StrHasPrefix(t, "sha256:", healthy.Attributes["driver.promptflow.environment.default"].(string))
+	test.StrHasPrefix(t, "sha256:", healthy.Attributes["driver.promptflow.environment.digest"].(string))
 	r.daemon.Kill()
 	lost := next(plugin.Unhealthy, 10*time.Second)
 	test.StrContains(t, lost.Description, "does not answer")

@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/nomad-promptflow/nomad-promptflow/driver/registry"
 	"github.com/nomad-promptflow/nomad-promptflow/driver/spec"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
@@ -20,21 +21,28 @@ var (
 	ErrNoContainer = errors.New("no such container")
 	// ErrNoImage means that an image or environment is nowhere to be had.
 	ErrNoImage = errors.New("image not found")
+	// ErrImageInUse means that an image cannot be removed because a container is made from it.
+	ErrImageInUse = errors.New("image is in use")
 	// ErrUnavailable means that the engine's daemon does not answer.
 	ErrUnavailable = errors.New("container engine does not answer")
 	// ErrTransient marks an error that may pass by itself, such as a network's.
-	ErrTransient = errors.New("may pass")
+	ErrTransient = registry.ErrTransient
 )
 
 // Engine runs containers. The package driver/engine is the one on containerd. Calls are made with a bound on their
 // context, and return errors that wrap the ones above where those fit.
 type Engine interface {
-	// Probe asks whether the engine can run containers at all.
-	Probe(ctx context.Context) (EngineInfo, error)
+	// Probe asks whether the engine can run containers at all, and which of the runtimes, by their full names, it has.
+	Probe(ctx context.Context, runtimes []string) (EngineInfo, error)
 	// EnsureImage makes the image ready to start containers from.
 	EnsureImage(ctx context.Context, request ImageRequest) (*Image, error)
 	// ImageDigest is the digest of an image that the engine has, or ErrNoImage.
 	ImageDigest(ctx context.Context, name string) (string, error)
+	// FetchedImages are the names of the images that EnsureImage brought, now or in another life of this process.
+	FetchedImages(ctx context.Context) ([]string, error)
+	// RemoveImage removes an image that EnsureImage brought, and leaves every other alone. It succeeds when there is none; one
+	// that a container is made from is ErrImageInUse.
+	RemoveImage(ctx context.Context, name string) error
 	// LookupUser reads user and more groups by the passwd and group files of image.
 	LookupUser(ctx context.Context, image *Image, user string, groups []string) (spec.User, error)
 
@@ -53,6 +61,10 @@ type Engine interface {
 	Stop(ctx context.Context, id string) error
 	// Remove removes everything of a container, running or not. It succeeds when there is none.
 	Remove(ctx context.Context, id string) error
+	// List names what the engine has of containers with a mark of that name: also what there is of one that never came to be.
+	List(ctx context.Context, mark string) ([]Remains, error)
+	// Relabel sets labels of a container and keeps its others.
+	Relabel(ctx context.Context, id string, labels map[string]string) error
 	// Exec runs a command in a running container until it ends, or kills it when ctx does.
 	Exec(ctx context.Context, id string, request ExecRequest) (Exit, error)
 	// Usage reads the container's counters.
@@ -62,7 +74,10 @@ type Engine interface {
 }
 
 // EngineInfo says who the engine is.
-type EngineInfo struct{ Version string }
+type EngineInfo struct {
+	Version  string
+	Runtimes []string
+}
 
 // ImageSource is where images come from that no registry has: an OCI layout.
 type ImageSource interface {
@@ -80,37 +95,6 @@ const (
 	PullNever        PullPolicy = "never"
 )
 
-// ImageRequest asks for an image.
-type ImageRequest struct {
-	// Name in the engine's image store. Without a Source it is also what a registry is asked for.
-	Name   string
-	Policy PullPolicy
-	// Source, when there is one, is asked for Ref in a registry's stead.
-	Source ImageSource
-	Ref    string
-	// Progress is called when something must be fetched or unpacked, and again when that is done. It may be nil.
-	Progress func(ImageProgress)
-}
-
-// ImageProgress is the start or, with Done, the end of making an image ready.
-type ImageProgress struct {
-	Done   bool
-	Action string // "import", "pull" or "unpack"
-	Digest string
-	Layers int
-	Bytes  int64 // compressed
-	Took   time.Duration
-}
-
-// Image is an image that is ready to start containers from.
-type Image struct {
-	Name   string
-	Digest string
-	Config ocispec.ImageConfig
-	// RootFS is the engine's name of the image's unpacked file system.
-	RootFS string
-}
-
 // ContainerRequest describes a container to make. The engine adds its default seccomp profile to a Spec that has none, unless
 // SeccompUnconfined is set.
 type ContainerRequest struct {
@@ -122,8 +106,17 @@ type ContainerRequest struct {
 	SeccompUnconfined bool
 
 	Labels map[string]string
+	// Marks are labels of all that is made for the container, so that it is found if the making is cut off.
+	Marks map[string]string
 	// Stdout and Stderr are paths the engine itself opens for writing; empty discards.
 	Stdout, Stderr string
+}
+
+// Remains are a container, or what there is of one that never came to be or was not removed whole.
+type Remains struct {
+	ID      string
+	Labels  map[string]string
+	Created time.Time
 }
 
 // Container is a container that the engine has.
@@ -154,9 +147,10 @@ type ExecRequest struct {
 }
 
 // Usage is what a container's cgroup counted since its start, and holds now. CPU times are in nanoseconds, memory in bytes.
+// What the kernel or the runtime does not count is nil.
 type Usage struct {
-	CPUTotal, CPUUser, CPUSystem            uint64
-	ThrottledPeriods, ThrottledTime         uint64
-	MemoryUsage, MemoryMax, RSS, Cache      uint64
-	KernelUsage, KernelMaxUsage, MemorySwap uint64
+	CPUTotal, CPUUser, CPUSystem            *uint64
+	ThrottledPeriods, ThrottledTime         *uint64
+	MemoryUsage, MemoryMax, RSS, Cache      *uint64
+	KernelUsage, KernelMaxUsage, MemorySwap *uint64
 }

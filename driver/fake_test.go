@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -16,6 +17,7 @@ type fakeEngine struct {
 	fail    map[string]error // by the call's name
 	found   *Container
 	request ContainerRequest
+	remains []Remains
 	exit    chan Exit
 }
 
@@ -36,11 +38,12 @@ func (f *fakeEngine) called() []string {
 	return append([]string(nil), f.calls...)
 }
 
-func (f *fakeEngine) Probe(context.Context) (EngineInfo, error) {
-	return EngineInfo{Version: "9.9"}, f.call("probe")
+func (f *fakeEngine) Probe(_ context.Context, runtimes []string) (EngineInfo, error) {
+	return EngineInfo{Version: "9.9", Runtimes: runtimes}, f.call("probe")
 }
 
 func (f *fakeEngine) EnsureImage(_ context.Context, request ImageRequest) (*Image, error) {
+	request.Claim(request.Name)
 	return &Image{Name: request.Name, Digest: "sha256:abc"}, f.call("image")
 }
 
@@ -48,12 +51,20 @@ func (f *fakeEngine) ImageDigest(context.Context, string) (string, error) {
 	return "sha256:abc", f.call("digest")
 }
 
+func (f *fakeEngine) FetchedImages(context.Context) ([]string, error) { return nil, f.call("fetched") }
+
+func (f *fakeEngine) RemoveImage(_ context.Context, name string) error {
+	return f.call("remove image ", name)
+}
+
 func (f *fakeEngine) LookupUser(context.Context, *Image, string, []string) (spec.User, error) {
 	return spec.User{UID: 1000}, f.call("user")
 }
 
 func (f *fakeEngine) Create(_ context.Context, request ContainerRequest) (int, error) {
+	f.mu.Lock()
 	f.request = request
+	f.mu.Unlock()
 	return 42, f.call("create")
 }
 
@@ -87,6 +98,16 @@ func (f *fakeEngine) Kill(_ context.Context, _ string, signal syscall.Signal) er
 
 func (f *fakeEngine) Stop(context.Context, string) error   { return f.call("stop") }
 func (f *fakeEngine) Remove(context.Context, string) error { return f.call("remove") }
+
+func (f *fakeEngine) List(context.Context, string) ([]Remains, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.remains), f.fail["list"]
+}
+
+func (f *fakeEngine) Relabel(_ context.Context, id string, labels map[string]string) error {
+	return f.call("relabel ", id, " ", labels)
+}
 
 func (f *fakeEngine) Exec(_ context.Context, _ string, request ExecRequest) (Exit, error) {
 	_, _ = fmt.Fprint(request.Stdout, "output")

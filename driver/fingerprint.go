@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -21,11 +23,17 @@ const (
 // Fingerprint reports the node at once, at every change, and every 30 seconds, until ctx ends.
 func (d *Driver) Fingerprint(ctx context.Context, send func(plugin.Fingerprint) error) error {
 	var report reporter
+	remains := newCollector(d)
 	for ctx.Err() == nil && d.life.Err() == nil {
 		d.mu.RLock()
 		configured := d.configured
 		d.mu.RUnlock()
-		if next, due := report.next(d.look(ctx), time.Now()); due && ctx.Err() == nil {
+		seen := d.look(ctx)
+		if seen.Health == plugin.Healthy && ctx.Err() == nil {
+			d.sweep()
+			remains.next(ctx, time.Now())
+		}
+		if next, due := report.next(seen, time.Now()); due && ctx.Err() == nil {
 			if err := send(next); err != nil {
 				return fmt.Errorf("send fingerprint: %w", err)
 			}
@@ -59,7 +67,7 @@ func (d *Driver) look(ctx context.Context) plugin.Fingerprint {
 		seen.Description = err.Error()
 		return seen
 	}
-	info, err := engine.Probe(ctx)
+	info, err := engine.Probe(ctx, config.runtimes())
 	switch {
 	case errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded):
 		// The cause is not in the description: its wording changes, and each change is an event of the node.
@@ -70,18 +78,32 @@ func (d *Driver) look(ctx context.Context) plugin.Fingerprint {
 		seen.Description, seen.Err = err.Error(), err
 		return seen
 	}
-	d.sweep()
+	d.findUnusedImages(ctx, engine)
 	seen.Health, seen.Description = plugin.Healthy, "Healthy"
 	maps.Copy(seen.Attributes, map[string]any{
 		"driver.promptflow.containerd.version": info.Version,
 		"driver.promptflow.snapshotter":        config.Containerd.Snapshotter,
 		"driver.promptflow.runtime":            config.Containerd.Runtime,
+		"driver.promptflow.runtimes":           strings.Join(info.Runtimes, ","),
 		"driver.promptflow.cgroup":             int64(hostCgroups().version),
+		"driver.promptflow.privileged.enabled": config.AllowPrivileged,
+		"driver.promptflow.volumes.enabled":    config.Volumes.Enabled,
+		"driver.promptflow.environment":        config.DefaultEnvironment,
 	})
 	if digest := defaultEnvironmentDigest(ctx, engine, config); digest != "" {
-		seen.Attributes["driver.promptflow.environment.default"] = digest
+		seen.Attributes["driver.promptflow.environment.digest"] = digest
 	}
 	return seen
+}
+
+// runtimes are the full names of those that tasks may have, the default one among them, in a lasting order.
+func (c *PluginConfig) runtimes() []string {
+	names := []string{c.Containerd.Runtime}
+	for _, name := range c.AllowRuntimes {
+		names = append(names, runtimeName(name))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // defaultEnvironmentDigest is what a task without environment or image would run, empty when that is nowhere.

@@ -1,55 +1,128 @@
 package driver
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"time"
 )
 
-// leftovers are tasks that were to be destroyed while the engine's daemon was away. The agent does not ask a second time, so
-// the driver has to see to it itself.
-type leftovers struct {
-	mu  sync.Mutex
-	ids map[string]bool
+// leftover is a container that is to go and could not be removed, or not yet.
+type leftover struct {
+	// taskID is set when the agent asked to destroy that task; the container may then be one to keep.
+	taskID string
+	// files is the folder of the driver's own files of the container, empty when that is not known.
+	files string
 }
 
-func (l *leftovers) add(id string) {
+// leftovers are, by name, the containers whose removal failed. The agent does not ask a second time, so the driver has to see to
+// it itself.
+type leftovers struct {
+	mu         sync.Mutex
+	containers map[string]leftover
+	next       time.Time // not before
+	delay      time.Duration
+}
+
+// How long a sweep that failed is waited after.
+const (
+	minSweepDelay = 2 * time.Second
+	maxSweepDelay = time.Minute
+)
+
+func (l *leftovers) add(container string, left leftover) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ids == nil {
-		l.ids = map[string]bool{}
+	if l.containers == nil {
+		l.containers = map[string]leftover{}
 	}
-	l.ids[id] = true
+	l.containers[container] = left
 }
 
 // forget is for a task that is started again.
-func (l *leftovers) forget(id string) {
+func (l *leftovers) forget(container string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.ids, id)
+	delete(l.containers, container)
 }
 
-func (l *leftovers) take() []string {
+func (l *leftovers) has(container string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var ids []string
-	for id := range l.ids {
-		ids = append(ids, id)
+	_, ok := l.containers[container]
+	return ok
+}
+
+// due are those to try again now, if it is time.
+func (l *leftovers) due(now time.Time) map[string]leftover {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.containers) == 0 || now.Before(l.next) {
+		return nil
 	}
-	l.ids = nil
-	return ids
+	due := l.containers
+	l.containers = nil
+	return due
 }
 
-// sweep destroys what could not be destroyed before. It is called whenever the daemon was seen to answer.
-func (d *Driver) sweep() {
-	ids := d.leftovers.take()
-	if len(ids) == 0 {
+// swept says how a sweep went. One that failed is repeated ever more seldom.
+func (l *leftovers) swept(failed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !failed {
+		l.delay, l.next = 0, time.Time{}
 		return
 	}
-	d.work.Go(func() {
+	l.delay = min(max(2*l.delay, minSweepDelay), maxSweepDelay)
+	l.next = time.Now().Add(l.delay)
+}
+
+// sweep removes what could not be removed before. It is called whenever the daemon was seen to answer.
+func (d *Driver) sweep() {
+	due := d.leftovers.due(time.Now())
+	if len(due) == 0 {
+		return
+	}
+	d.background(func() {
 		var failed []error
-		for _, id := range ids {
-			failed = append(failed, d.DestroyTask(d.life, id, true))
+		for container, left := range due {
+			failed = append(failed, d.removeLeftover(d.life, container, left))
 		}
-		d.logger.Info("removed tasks that were left while containerd was away", "tasks", len(ids), "error", errors.Join(failed...))
+		err := errors.Join(failed...)
+		d.leftovers.swept(err != nil)
+		d.logger.Info("removed containers that were left", "containers", len(due), "error", err)
 	})
+}
+
+// removeLeftover destroys the task again, or removes a container that no task has. What fails is a leftover again.
+func (d *Driver) removeLeftover(ctx context.Context, container string, left leftover) error {
+	if left.taskID != "" {
+		return d.DestroyTask(ctx, left.taskID, true)
+	}
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	unlock, err := d.locks.lock(ctx, container)
+	if err != nil {
+		d.leftovers.add(container, left)
+		return err
+	}
+	defer unlock()
+	if d.tasks.ofContainer(container) != nil {
+		return nil // it was started again meanwhile
+	}
+	return d.removeWhole(ctx, container, left.files)
+}
+
+// removeWhole removes a container and the driver's own files of it, now or, when that fails, later. The caller has its lock.
+func (d *Driver) removeWhole(ctx context.Context, container, files string) error {
+	engine, _, err := d.current()
+	if err == nil {
+		err = engine.Remove(ctx, container)
+	}
+	if err != nil {
+		d.leftovers.add(container, leftover{files: files})
+		return fmt.Errorf("remove container %s: %w", container, err)
+	}
+	return removeFiles(files)
 }

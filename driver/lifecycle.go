@@ -17,7 +17,7 @@ import (
 //
 //nolint:contextcheck // see above
 func (d *Driver) watch(task *task) {
-	d.work.Go(func() {
+	d.background(func() {
 		ctx, cancel := context.WithCancel(d.life)
 		defer cancel()
 		defer context.AfterFunc(task.gone, cancel)()
@@ -85,10 +85,14 @@ func (d *Driver) exitResult(task *task, exit Exit) plugin.ExitResult {
 
 // WaitTask returns when the task has ended.
 func (d *Driver) WaitTask(ctx context.Context, id string) (*plugin.ExitResult, error) {
+	d.restored.Store(d.session.Load())
 	task, ok := d.tasks.get(id)
 	if !ok {
 		return nil, plugin.ErrTaskNotFound
 	}
+	d.claim(task)
+	task.waiters.Add(1)
+	defer task.waiters.Add(-1)
 	select {
 	case <-task.ended:
 	case <-task.gone.Done():
@@ -201,36 +205,65 @@ func (d *Driver) SignalTask(ctx context.Context, id, name string) error {
 
 // DestroyTask removes everything of a task, also of one that only the engine still knows.
 func (d *Driver) DestroyTask(ctx context.Context, id string, force bool) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	unlock, err := d.locks.lock(ctx, containerID(id))
+	if err != nil {
+		return fmt.Errorf("destroy task %s: %w", id, err)
+	}
+	defer unlock()
 	task, known := d.tasks.get(id)
 	if known && !force && !task.hasEnded() {
 		return fmt.Errorf("destroy task %s: it still runs", id)
 	}
+	if err := d.giveUp(ctx, id, task); err != nil {
+		d.logger.Error("cannot remove container of task", "task_id", id, "error", err)
+		d.leftovers.add(containerID(id), leftover{taskID: id})
+		return fmt.Errorf("destroy task %s: %w", id, err)
+	}
+	d.images.release(id)
+	if known {
+		task.destroy()
+		d.tasks.remove(id)
+	}
+	return nil
+}
+
+// giveUp removes what there is of a task, which is nil when it is not known.
+func (d *Driver) giveUp(ctx context.Context, taskID string, task *task) error {
 	engine, config, err := d.current()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
-	defer cancel()
-	if err := removeContainer(ctx, engine, config, containerID(id)); err != nil {
-		d.logger.Error("cannot remove container of task", "task_id", id, "error", err)
-		if errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
-			d.leftovers.add(id)
-		}
-		return fmt.Errorf("destroy task %s: %w", id, err)
+	id := containerID(taskID)
+	files := ""
+	if task != nil {
+		files = task.state.FilesDir
+	} else if container, err := engine.Inspect(ctx, id); err == nil {
+		files = filesOf(id, container.Labels)
 	}
-	if !known {
-		return nil
+	if err := d.giveUpContainer(ctx, engine, config, id, files); err != nil {
+		return err
 	}
-	task.destroy()
-	d.tasks.remove(id)
-	return removeFiles(task.state.FilesDir)
+	return removeFiles(files)
 }
 
-func removeContainer(ctx context.Context, engine Engine, config PluginConfig, id string) error {
-	if config.GC.Container {
+// giveUpContainer removes a container, or only its process where the operator wants to keep what the task wrote.
+func (d *Driver) giveUpContainer(ctx context.Context, engine Engine, config PluginConfig, id, files string) error {
+	if config.GC.Container && config.GC.containerDelay == 0 {
 		return engine.Remove(ctx, id)
 	}
-	return engine.Stop(ctx, id)
+	if err := engine.Stop(ctx, id); err != nil {
+		return err
+	}
+	if config.GC.Container {
+		return d.removeAfter(ctx, engine, id, files, time.Now().Add(config.GC.containerDelay))
+	}
+	err := engine.Relabel(ctx, id, map[string]string{labelKept: "true"})
+	if errors.Is(err, ErrNoContainer) {
+		return nil
+	}
+	return err
 }
 
 // InspectTask describes a task.

@@ -42,9 +42,12 @@ func taskDir(config *plugin.TaskConfig) string {
 	return filepath.Join(config.AllocDir, config.Name)
 }
 
+// filesFolder is the folder in a task's own that holds them.
+const filesFolder = ".promptflow"
+
 // filesDir is where the driver keeps the files it makes for a container, out of the task's reach.
 func filesDir(config *plugin.TaskConfig, id string) string {
-	return filepath.Join(taskDir(config), ".promptflow", id)
+	return filepath.Join(taskDir(config), filesFolder, id)
 }
 
 // agentMounts are the volumes and device files that the agent asks for.

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/nomad-promptflow/nomad-promptflow/driver/registry"
 	"github.com/nomad-promptflow/nomad-promptflow/driver/spec"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 	"github.com/nomad-promptflow/nomad-promptflow/plugin/hclspec"
@@ -50,9 +50,6 @@ type ContainerdConfig struct {
 	Snapshotter string `codec:"snapshotter"`
 	Runtime     string `codec:"runtime"`
 }
-
-// EngineConfig is what an engine needs of the configuration.
-type EngineConfig = ContainerdConfig
 
 // RegistryConfig says how to reach one registry. Its name is the block's label.
 type RegistryConfig struct {
@@ -274,30 +271,8 @@ func (c *PluginConfig) validateAllowed() error {
 }
 
 func (c *PluginConfig) validateRegistries() error {
-	var wrong []error
-	for host, registry := range c.Registries {
-		if host == "" || strings.ContainsAny(host, "/ ") {
-			wrong = append(wrong, fmt.Errorf("registry %q: must be a host, or a host and a port", host))
-		}
-		for option, path := range map[string]string{"ca_file": registry.CAFile, "cert_file": registry.CertFile, "key_file": registry.KeyFile} {
-			if path != "" {
-				wrong = append(wrong, absolute(fmt.Sprintf("registry %q: %s", host, option), path))
-			}
-		}
-		if (registry.CertFile == "") != (registry.KeyFile == "") {
-			wrong = append(wrong, fmt.Errorf("registry %q: cert_file and key_file: one needs the other", host))
-		}
-		if registry.Password != "" && registry.Username == "" {
-			wrong = append(wrong, fmt.Errorf("registry %q: password without username", host))
-		}
-	}
-	if c.Auth.Config != "" {
-		wrong = append(wrong, absolute("auth.config", c.Auth.Config))
-	}
-	if strings.ContainsAny(c.Auth.Helper, "/ ") {
-		wrong = append(wrong, fmt.Errorf("auth.helper %q: must be a helper's name without docker-credential-", c.Auth.Helper))
-	}
-	return errors.Join(wrong...)
+	_, err := registry.New(c.registries())
+	return err
 }
 
 // validateDurations also reads them.

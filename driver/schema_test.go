@@ -198,8 +198,8 @@ func TestConfigSchema_takesEveryOption(t *testing.T) {
 		Environments:  "/env", EnvironmentRepository: "registry.example/pf", DefaultEnvironment: "base",
 		Registries: map[string]RegistryConfig{"registry.example:5000": {
 			Mirrors: []string{"mirror.example"}, CAFile: "/ca", CertFile: "/cert", KeyFile: "/key",
-			InsecureSkipVerify: true, PlainHTTP: true, Username: "me", Password: "secret",
-		}},
+			InsecureSkipVerify: true, Username: "me", Password: "secret",
+		}, "lan.example": {PlainHTTP: true}},
 		Auth:             AuthConfig{Config: "/config.json", Helper: "ecr-login"},
 		ImagePullTimeout: "90s", PullActivityTimeout: "30s", PullConcurrency: 4,
 		GC: GCConfig{Image: false, ImageDelay: "1h", Container: false, ContainerDelay: "5m", DanglingContainers: DanglingConfig{
@@ -227,9 +227,11 @@ func TestConfigSchema_takesEveryOption(t *testing.T) {
 			cert_file            = "/cert"
 			key_file             = "/key"
 			insecure_skip_verify = true
-			plain_http           = true
 			username             = "me"
 			password             = "secret"
+		}
+		registry "lan.example" {
+			plain_http = true
 		}
 		auth {
 			config = "/config.json"

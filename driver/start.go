@@ -20,7 +20,7 @@ import (
 
 // StartTask makes a container for the task and starts it. When the agent sends a task again because it lost the answer, the
 // container of the first time is taken over if it runs and replaced if it does not.
-func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plugin.StartedTask, error) {
+func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (_ *plugin.StartedTask, err error) {
 	engine, pluginConfig, err := d.current()
 	if err != nil {
 		return nil, err
@@ -29,7 +29,15 @@ func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plu
 	if err != nil {
 		return nil, err
 	}
-	d.leftovers.forget(config.ID)
+	d.restored.Store(d.session.Load())
+	d.onNode(config)
+	unlock, err := d.lockForStart(ctx, containerID(config.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	d.leftovers.forget(containerID(config.ID))
+	defer d.images.releaseFailed(config.ID, &err)
 	if adopted, err := d.adopt(ctx, engine, config); adopted != nil || err != nil {
 		return d.started(adopted, err)
 	}
@@ -41,8 +49,37 @@ func (d *Driver) StartTask(ctx context.Context, config *plugin.TaskConfig) (*plu
 	return d.started(task, err)
 }
 
+// onNode remembers whose tasks these are.
+func (d *Driver) onNode(config *plugin.TaskConfig) {
+	if config.NodeID != "" {
+		d.node.Store(&config.NodeID)
+	}
+}
+
+// lockForStart waits for whoever else starts or destroys the same task.
+func (d *Driver) lockForStart(ctx context.Context, container string) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	unlock, err = d.locks.lock(ctx, container)
+	return unlock, retryable(err)
+}
+
+// checkNames refuses a task whose folder would be somewhere else than in its allocation.
+func checkNames(config *plugin.TaskConfig) error {
+	switch name := config.Name; {
+	case config.ID == "":
+		return errors.New("start task: the agent gave it no id")
+	case name == "." || name == "alloc" || !filepath.IsLocal(name) || strings.ContainsRune(name, filepath.Separator):
+		return fmt.Errorf("task name %q: cannot be the name of a folder in the allocation", name)
+	}
+	return nil
+}
+
 // taskOptionsOf are a task's options, complete, and checked for what the operator allows.
 func taskOptionsOf(config *plugin.TaskConfig, pluginConfig PluginConfig) (TaskConfig, error) {
+	if err := checkNames(config); err != nil {
+		return TaskConfig{}, err
+	}
 	options, err := decodeTaskConfig(config.DriverConfig)
 	if err != nil {
 		return TaskConfig{}, err
@@ -77,7 +114,10 @@ func (d *Driver) started(task *task, err error) (*plugin.StartedTask, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kept, isNew := d.tasks.add(task); isNew {
+	d.images.claim(task.id, task.state.Image)
+	kept, isNew := d.tasks.add(task)
+	d.claim(kept)
+	if isNew {
 		d.watch(kept)
 	}
 	return &plugin.StartedTask{DriverState: encoded}, nil
@@ -143,7 +183,7 @@ func (d *Driver) launch(ctx context.Context, engine Engine, request launchReques
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.discard(ctx, engine, request.id, request.files))
+			err = errors.Join(err, d.discard(ctx, request.id, request.files))
 		}
 	}()
 
@@ -158,6 +198,7 @@ func (d *Driver) launch(ctx context.Context, engine Engine, request launchReques
 	state := taskState{
 		ContainerID: request.id, StartedAt: time.Now(), StopSignal: request.image.Config.StopSignal,
 		Image: request.image.Name, ImageDigest: request.image.Digest, CgroupsPath: request.place.Path, FilesDir: request.files,
+		Runtime: request.options.Runtime,
 	}
 	if err := d.create(ctx, engine, request, container, state); err != nil {
 		return nil, err
@@ -182,6 +223,7 @@ func (d *Driver) create(
 		ID: request.id, Image: request.image, Spec: container, Runtime: request.options.Runtime,
 		SeccompUnconfined: request.options.Privileged || request.options.SeccompProfile == unconfined,
 		Labels:            containerLabels(request.config, request.options.Labels, request.plugin.ExtraLabels, encoded),
+		Marks:             map[string]string{labelNode: request.config.NodeID},
 		Stdout:            stdout.Path(), Stderr: stderr.Path(),
 	}, request.place, request.held)
 }
@@ -211,15 +253,15 @@ func startContainer(ctx context.Context, engine Engine, request ContainerRequest
 // machines of their own.
 func sharesKernel(runtime string) bool { return strings.HasPrefix(runtime, "io.containerd.runc.") }
 
-// discard removes what a failed start made. It has a bound of its own, since the start's may be what failed.
-func (d *Driver) discard(ctx context.Context, engine Engine, id, files string) error {
+// discard removes what a failed start made. It has a bound of its own, since the start's may be what failed. A daemon that went away
+// in the middle may have made more than it had time to say, so what fails here is tried again when it is back.
+func (d *Driver) discard(ctx context.Context, id, files string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	err := engine.Remove(ctx, id)
-	if err != nil {
-		err = fmt.Errorf("remove container of failed start: %w", err)
+	if err := d.removeWhole(ctx, id, files); err != nil {
+		return fmt.Errorf("clean up after failed start: %w", err)
 	}
-	return errors.Join(err, removeFiles(files))
+	return nil
 }
 
 // removeFiles removes the folder that the driver made for a container, and the one above it when it was the last.
@@ -342,7 +384,7 @@ const defaultCPUPeriod = 100000
 
 func (d *Driver) resources(config *plugin.TaskConfig, options TaskConfig, place cgroupPlace) (spec.Resources, error) {
 	d.mu.RLock()
-	nodeMHz := d.nodeMHz
+	nodeMHz := d.compute.mhz
 	d.mu.RUnlock()
 	limits := spec.Resources{
 		CPUMHz: config.Resources.CPUShares, NodeMHz: nodeMHz, Cpus: place.Cpus,

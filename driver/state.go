@@ -31,6 +31,8 @@ type taskState struct {
 	CgroupsPath string `codec:"cgroup"`
 	// FilesDir is the folder of the files that the driver itself made for the task.
 	FilesDir string `codec:"files"`
+	// Runtime is the shim's full name.
+	Runtime string `codec:"runtime"`
 }
 
 func (s taskState) encode() ([]byte, error) {
@@ -61,6 +63,11 @@ const (
 	labelAllocID = labelPrefix + "alloc_id"
 	labelTaskID  = labelPrefix + "task_id"
 	labelState   = "nomad-promptflow/state"
+	// labelNode is the id of the agent's node, on everything that is made for a container: see [collector].
+	labelNode = "nomad-promptflow/node"
+	// labelKept is on containers that stay after their tasks for a look, labelRemoveAfter on those that do so for a while.
+	labelKept        = "nomad-promptflow/kept"
+	labelRemoveAfter = "nomad-promptflow/remove-after"
 )
 
 // containerLabels are the task's own labels, those of extra that say what the task is, and over them those by which the
@@ -80,6 +87,7 @@ func containerLabels(config *plugin.TaskConfig, own map[string]string, extra []s
 	}
 	labels[labelAllocID] = config.AllocID
 	labels[labelTaskID] = config.ID
+	maps.DeleteFunc(labels, func(name, value string) bool { return len(name)+len(value) > maxLabel })
 	labels[labelState] = base64.StdEncoding.EncodeToString(state)
 	return labels
 }

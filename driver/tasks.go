@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
@@ -34,6 +35,18 @@ func (t *taskTable) add(added *task) (kept *task, isNew bool) {
 	return added, true
 }
 
+// ofContainer is the task that a container is made for, nil when there is none.
+func (t *taskTable) ofContainer(container string) *task {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, task := range t.tasks {
+		if task.state.ContainerID == container {
+			return task
+		}
+	}
+	return nil
+}
+
 func (t *taskTable) remove(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -44,6 +57,9 @@ func (t *taskTable) remove(id string) {
 type task struct {
 	id, name, allocID string
 	state             taskState
+
+	session atomic.Int64 // the last in which the agent named the task
+	waiters atomic.Int32 // calls of the agent that wait for the end of the task right now
 
 	ended   chan struct{}      // closed when exit and endAt are set
 	gone    context.Context    // ends when destroy is called

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // imageRepository is where environments' images are named under on a machine's container engine. The domain exists nowhere, so
@@ -20,41 +22,71 @@ var (
 // maxName keeps the whole image reference well under the 255 characters that registries allow.
 const maxName = 128
 
-// ParseName takes an environment's name as jobs and people write it, "team-nlp:3" or "default", apart. The version is "latest"
-// when none is given.
-func ParseName(ref string) (name, version string, err error) {
-	name, version, found := strings.Cut(ref, ":")
-	if !found {
+// Reference names an environment: by its version, or by the digest of one image, whatever its versions are by now.
+type Reference struct {
+	Name, Version string
+	// Digest is empty unless the environment is pinned. Version is empty when only the digest was given.
+	Digest digest.Digest
+}
+
+// Parse takes an environment's name as jobs and people write it, "default", "team-nlp:3", "team-nlp@sha256:…" or
+// "team-nlp:3@sha256:…", apart. The version is "latest" when neither it nor a digest is given.
+func Parse(ref string) (Reference, error) {
+	name, pinned, isPinned := strings.Cut(ref, "@")
+	name, version, hasVersion := strings.Cut(name, ":")
+	if !hasVersion && !isPinned {
 		version = "latest"
 	}
 	switch {
 	case ref == "":
-		return "", "", fmt.Errorf("parse environment name: it is empty: name one, for example \"default\" or \"team-nlp:3\"")
+		return Reference{}, fmt.Errorf("parse environment name: it is empty: name one, for example \"default\" or \"team-nlp:3\"")
 	case len(name) > maxName:
-		return "", "", fmt.Errorf("parse environment name %q: the name is %d characters long, at most %d are allowed", ref, len(name), maxName)
+		return Reference{}, fmt.Errorf("parse environment name %q: the name is %d characters long, at most %d are allowed", ref, len(name), maxName)
 	case !namePattern.MatchString(name):
-		return "", "", fmt.Errorf("parse environment name %q: the name %q may only have lower case letters, digits, and single dots, underscores or dashes between them", ref, name)
-	case !versionPattern.MatchString(version):
-		return "", "", fmt.Errorf("parse environment name %q: the version %q may only have letters, digits, dots, underscores and dashes, at most 128, and begins with none of dot and dash", ref, version)
+		return Reference{}, fmt.Errorf("parse environment name %q: the name %q may only have lower case letters, digits, and single dots, underscores or dashes between them", ref, name)
+	case (hasVersion || !isPinned) && !versionPattern.MatchString(version):
+		return Reference{}, fmt.Errorf("parse environment name %q: the version %q may only have letters, digits, dots, underscores and dashes, at most 128, and begins with none of dot and dash", ref, version)
 	}
-	return name, version, nil
+	parsed := Reference{Name: name, Version: version}
+	if isPinned {
+		var err error
+		if parsed.Digest, err = digest.Parse(pinned); err != nil {
+			return Reference{}, fmt.Errorf("parse environment name %q: %q is no digest such as sha256:… with 64 digits: %w", ref, pinned, err)
+		}
+	}
+	return parsed, nil
 }
 
-// Tag returns the tag that the environment ref has in a layout: "default:latest" for "default".
-func Tag(ref string) (string, error) {
-	name, version, err := ParseName(ref)
-	if err != nil {
-		return "", err
+// InLayout is what the environment is called in a layout: "default:latest", or its digest.
+func (r Reference) InLayout() string {
+	if r.Digest != "" {
+		return r.Digest.String()
 	}
-	return name + ":" + version, nil
+	return r.Name + ":" + r.Version
+}
+
+// In is the reference of the environment's image in a registry's repository: "registry.example/promptflow/team-nlp:3".
+func (r Reference) In(repository string) string {
+	return strings.TrimSuffix(repository, "/") + "/" + r.path()
+}
+
+// ImageName is the reference that stands for the environment on a container engine:
+// "promptflow.local/environment/team-nlp:3".
+func (r Reference) ImageName() string { return imageRepository + r.path() }
+
+func (r Reference) path() string {
+	if r.Digest != "" {
+		return r.Name + "@" + r.Digest.String()
+	}
+	return r.Name + ":" + r.Version
 }
 
 // ImageName returns the image reference that stands for the environment ref on a container engine:
 // "promptflow.local/environment/default:latest" for "default", "promptflow.local/environment/team-nlp:3" for "team-nlp:3".
 func ImageName(ref string) (string, error) {
-	tag, err := Tag(ref)
+	parsed, err := Parse(ref)
 	if err != nil {
 		return "", err
 	}
-	return imageRepository + tag, nil
+	return parsed.ImageName(), nil
 }

@@ -17,6 +17,12 @@ func TestImageName(t *testing.T) {
 		{"default:latest", "promptflow.local/environment/default:latest", ""},
 		{"team-nlp:3", "promptflow.local/environment/team-nlp:3", ""},
 		{"team.nlp_2--x:V1.0-rc_1", "promptflow.local/environment/team.nlp_2--x:V1.0-rc_1", ""},
+		{"team-nlp@" + someDigest, "promptflow.local/environment/team-nlp@" + someDigest, ""},
+		{"team-nlp:3@" + someDigest, "promptflow.local/environment/team-nlp@" + someDigest, ""},
+		{"team-nlp@sha256:abc", "", `"sha256:abc" is no digest`},
+		{"team-nlp@" + someDigest + ":3", "", "is no digest"},
+		{"@" + someDigest, "", `the name "" may only have`},
+		{"team-nlp:@" + someDigest, "", `the version "" may only have`},
 		{"", "", "it is empty"},
 		{":3", "", `the name "" may only have`},
 		{"team:", "", `the version "" may only have`},
@@ -45,5 +51,22 @@ func TestImageName(t *testing.T) {
 			must.NoError(t, err)
 			test.Eq(t, tc.want, got)
 		})
+	}
+}
+
+const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func TestReference_inOtherPlaces(t *testing.T) {
+	t.Parallel()
+	for ref, want := range map[string][2]string{
+		"default":                  {"default:latest", "registry.example/pf/default:latest"},
+		"team-nlp:3":               {"team-nlp:3", "registry.example/pf/team-nlp:3"},
+		"team-nlp@" + someDigest:   {someDigest, "registry.example/pf/team-nlp@" + someDigest},
+		"team-nlp:3@" + someDigest: {someDigest, "registry.example/pf/team-nlp@" + someDigest},
+	} {
+		parsed, err := Parse(ref)
+		must.NoError(t, err)
+		test.Eq(t, want[0], parsed.InLayout())
+		test.Eq(t, want[1], parsed.In("registry.example/pf/"))
 	}
 }

@@ -58,6 +58,9 @@ func fitNumbers(tree any, typ reflect.Type, path string) error {
 			if err := fit(value, memberType(typ, key), joinPath(path, key), func(v any) { node[key] = v }); err != nil {
 				return err
 			}
+			if typ := deref(typ); typ != nil && typ.Kind() == reflect.Map {
+				clearFields(node[key], typ.Elem())
+			}
 		}
 	case []any:
 		for i, value := range node {
@@ -67,6 +70,24 @@ func fitNumbers(tree any, typ reflect.Type, path string) error {
 		}
 	}
 	return nil
+}
+
+// clearFields makes nulls of a struct's fields that are not there. The decoder (go-msgpack 2.1.5) decodes all values of a map
+// into one and the same struct: without this, a map's entry would get what the one before it has and it itself has not.
+func clearFields(value any, typ reflect.Type) {
+	entry, isMap := value.(map[string]any)
+	if typ = deref(typ); !isMap || typ.Kind() != reflect.Struct {
+		return
+	}
+	for _, field := range reflect.VisibleFields(typ) {
+		name, _, _ := strings.Cut(field.Tag.Get("codec"), ",")
+		if name == "" {
+			name = field.Name
+		}
+		if _, there := entry[name]; !there && field.IsExported() {
+			entry[name] = nil
+		}
+	}
 }
 
 func joinPath(path, key string) string {

@@ -66,6 +66,26 @@ func TestDecodeConfig_leavesWhatIsNotThere(t *testing.T) {
 	test.Nil(t, got.Half)
 }
 
+func TestDecodeConfig_keepsEntriesOfAMapApart(t *testing.T) {
+	t.Parallel()
+	type host struct {
+		Name string   `codec:"name"`
+		Safe bool     `codec:"safe"`
+		More []string `codec:"more"`
+		Size *int     `codec:"size"`
+	}
+	var got struct {
+		Hosts map[string]host `codec:"hosts"`
+	}
+	size := 3
+	must.NoError(t, DecodeConfig(encoded(t, map[string]any{"hosts": map[string]any{
+		"a": map[string]any{"name": "secret", "safe": nil, "more": []any{"x"}, "size": 3},
+		"b": map[string]any{"safe": true, "name": nil},
+		"c": map[string]any{},
+	}}), &got))
+	must.Eq(t, map[string]host{"a": {Name: "secret", More: []string{"x"}, Size: &size}, "b": {Safe: true}, "c": {}}, got.Hosts)
+}
+
 func TestDecodeConfig_intoMap(t *testing.T) {
 	t.Parallel()
 	var got map[string]any

@@ -5,7 +5,8 @@
 // zstd ([MediaType]); compression is no part of the name.
 //
 // Left out when packing: .git, .svn, .hg, .venv, venv, __pycache__, .promptflow, .pytest_cache, .mypy_cache, .ipynb_checkpoints,
-// node_modules and *.pyc, at any depth. Links are refused: a flow must be whole on its own.
+// node_modules and *.pyc, at any depth. Links are refused: a flow must be whole on its own. What a flow includes from outside
+// (additional_includes) is packed with it ([Options]), so that whoever unpacks it needs nothing else.
 //
 // Unpacking trusts nothing: paths that leave the folder, links, devices, more bytes or files than allowed and content that does not
 // match the name are refused, and nothing is left behind.
@@ -69,6 +70,16 @@ func isFlowFile(name string) bool {
 	default:
 		return strings.HasSuffix(name, ".prompty")
 	}
+}
+
+// mayBeFlowFile says whether a file of this path could be the flow of a bundle: who packed it may have named it.
+func mayBeFlowFile(path string) bool {
+	for _, suffix := range []string{".yaml", ".yml", ".prompty"} {
+		if strings.HasSuffix(path, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 func invalid(format string, args ...any) error {

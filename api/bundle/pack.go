@@ -8,22 +8,34 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"sort"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
 
+// Options say what a bundle holds beside what is in the folder. The zero value: nothing.
+type Options struct {
+	// File is the flow's file in the folder where it has none of the usual names.
+	File string
+	// Includes are files and folders outside of the folder, as the additional_includes of a flow write them: relative to the folder,
+	// or absolute. They are put at the bundle's top by their base name; x.zip that is not there packs the folder x.
+	Includes []string
+	// Warn is told of a file whose place an include takes; nil: nobody is.
+	Warn func(text string)
+}
+
 // Pack writes the compressed bundle of a flow folder to w and returns its name and the uncompressed size.
 func Pack(ctx context.Context, dir string, w io.Writer) (name string, size int64, err error) {
+	return PackWith(ctx, dir, Options{}, w)
+}
+
+// PackWith is Pack with options.
+func PackWith(ctx context.Context, dir string, o Options, w io.Writer) (name string, size int64, err error) {
 	compressor, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return "", 0, fmt.Errorf("pack %s: %w", dir, err)
 	}
-	name, size, err = writeTar(ctx, dir, compressor)
+	name, size, err = writeTar(ctx, dir, o, compressor)
 	if err := errors.Join(err, compressor.Close()); err != nil {
 		return "", 0, fmt.Errorf("pack %s: %w", dir, err)
 	}
@@ -32,7 +44,7 @@ func Pack(ctx context.Context, dir string, w io.Writer) (name string, size int64
 
 // Digest returns the name that the bundle of a flow folder has.
 func Digest(ctx context.Context, dir string) (string, error) {
-	name, _, err := writeTar(ctx, dir, io.Discard)
+	name, _, err := writeTar(ctx, dir, Options{}, io.Discard)
 	if err != nil {
 		return "", fmt.Errorf("digest %s: %w", dir, err)
 	}
@@ -40,24 +52,20 @@ func Digest(ctx context.Context, dir string) (string, error) {
 }
 
 // writeTar writes the canonical tar and names it.
-func writeTar(ctx context.Context, dir string, w io.Writer) (string, int64, error) {
-	root, err := os.OpenRoot(dir)
+func writeTar(ctx context.Context, dir string, o Options, w io.Writer) (string, int64, error) {
+	c, err := gather(dir, o)
 	if err != nil {
 		return "", 0, err
 	}
-	defer func() { _ = root.Close() }()
-	files, err := list(root)
-	if err != nil {
-		return "", 0, err
-	}
+	defer c.close()
 	hash := sha256.New()
 	counter := &countingWriter{to: io.MultiWriter(hash, w)}
 	archive := tar.NewWriter(counter)
-	for _, file := range files {
+	for _, path := range c.paths() {
 		if err := ctx.Err(); err != nil {
 			return "", 0, err
 		}
-		if err := addFile(archive, root, file); err != nil {
+		if err := addFile(archive, path, c.files[path]); err != nil {
 			return "", 0, err
 		}
 	}
@@ -65,43 +73,6 @@ func writeTar(ctx context.Context, dir string, w io.Writer) (string, int64, erro
 		return "", 0, err
 	}
 	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), counter.count, nil
-}
-
-// list returns the paths of the files to pack, sorted, with forward slashes.
-func list(root *os.Root) ([]string, error) {
-	var files []string
-	var bytes int64
-	found := false
-	err := fs.WalkDir(root.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case path == ".":
-			return nil
-		case leftOut(entry.Name()) && entry.IsDir():
-			return fs.SkipDir
-		case leftOut(entry.Name()), entry.IsDir():
-			return nil
-		case !entry.Type().IsRegular():
-			return invalid("%s is %s: a flow may hold regular files only; copy what it points to into the folder", path, kind(entry.Type()))
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		bytes += info.Size()
-		files = append(files, path)
-		found = found || isFlowFile(path)
-		return DefaultLimits.check(len(files), bytes, path)
-	})
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, fmt.Errorf("%w in %s: looked for flow.dag.yaml, flow.flex.yaml and *.prompty; name the folder that holds one", ErrNoFlow, root.Name())
-	}
-	sort.Strings(files)
-	return files, nil
 }
 
 // check says which limit is passed with this path.
@@ -120,34 +91,17 @@ func (l Limits) check(files int, bytes int64, path string) error {
 	}
 }
 
-func kind(mode fs.FileMode) string {
-	switch {
-	case mode&fs.ModeSymlink != 0:
-		return "a symbolic link"
-	case mode&fs.ModeNamedPipe != 0:
-		return "a named pipe"
-	case mode&fs.ModeSocket != 0:
-		return "a socket"
-	default:
-		return "a device"
-	}
-}
-
-func addFile(archive *tar.Writer, root *os.Root, path string) error {
-	file, err := root.Open(filepath.FromSlash(path))
+func addFile(archive *tar.Writer, path string, from source) error {
+	content, size, err := from.open()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
+	defer func() { _ = content.Close() }()
 	// Nothing but path, size and content: modes, owners and times differ from checkout to checkout.
-	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path, Size: info.Size(), Mode: 0o644, Format: tar.FormatPAX}); err != nil {
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path, Size: size, Mode: 0o644, Format: tar.FormatPAX}); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if _, err := io.Copy(archive, io.LimitReader(file, info.Size())); err != nil {
+	if _, err := io.Copy(archive, io.LimitReader(content, size)); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil

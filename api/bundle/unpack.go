@@ -113,7 +113,7 @@ func unpackInto(ctx context.Context, r io.Reader, dir string, limits Limits) (st
 		return "", asInvalid(err)
 	}
 	if !u.flow {
-		return "", invalid("%w: looked for flow.dag.yaml, flow.flex.yaml and *.prompty", ErrNoFlow)
+		return "", invalid("%w: looked for *.yaml, *.yml and *.prompty", ErrNoFlow)
 	}
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
@@ -147,7 +147,7 @@ func (u *unpacker) add(header *tar.Header, content io.Reader) error {
 	if err := u.limits.check(u.files, u.bytes, name); err != nil {
 		return err
 	}
-	u.flow = u.flow || isFlowFile(name)
+	u.flow = u.flow || mayBeFlowFile(name)
 	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return conflict(name, err)
 	}

@@ -4,24 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/nomad-promptflow/nomad-promptflow/driver"
 )
 
-// Create makes the container's snapshot, record and process.
+// Create makes the container's snapshot, record and process. What a start of the same container that was cut off left is in
+// the way of the first attempt, and gone with its failure.
 func (e *Engine) Create(ctx context.Context, request driver.ContainerRequest) (pid int, err error) {
+	for range 2 {
+		pid, err = e.create(ctx, request)
+		if !errdefs.IsAlreadyExists(err) {
+			break
+		}
+	}
+	return pid, err
+}
+
+func (e *Engine) create(ctx context.Context, request driver.ContainerRequest) (pid int, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.discard(ctx, request.ID))
@@ -30,16 +44,7 @@ func (e *Engine) Create(ctx context.Context, request driver.ContainerRequest) (p
 	if request.Spec.Linux.Seccomp == nil && !request.SeccompUnconfined {
 		request.Spec.Linux.Seccomp = seccomp.DefaultProfile(request.Spec)
 	}
-	runtime := request.Runtime
-	if runtime == "" {
-		runtime = e.config.Runtime
-	}
-	container, err := e.client.NewContainer(ctx, request.ID,
-		containerd.WithContainerLabels(request.Labels),
-		containerd.WithRuntime(runtime, nil),
-		e.withSnapshot(request),
-		containerd.WithSpec(request.Spec),
-	)
+	container, err := e.newContainer(ctx, request)
 	if err != nil {
 		return 0, e.explainCreate(ctx, err)
 	}
@@ -48,6 +53,26 @@ func (e *Engine) Create(ctx context.Context, request driver.ContainerRequest) (p
 		return 0, e.explainCreate(ctx, err)
 	}
 	return int(task.Pid()), nil
+}
+
+// newContainer makes the snapshot and the record.
+func (e *Engine) newContainer(ctx context.Context, request driver.ContainerRequest) (containerd.Container, error) {
+	runtime := request.Runtime
+	if runtime == "" {
+		runtime = e.config.Runtime
+	}
+	ctx, release, err := e.lease(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return e.client.NewContainer(ctx, request.ID,
+		containerd.WithContainerLabels(request.Labels),
+		containerd.WithAdditionalContainerLabels(request.Marks),
+		containerd.WithRuntime(runtime, nil),
+		e.withSnapshot(request),
+		containerd.WithSpec(request.Spec),
+	)
 }
 
 // explainCreate leaves the driver's "no such container" to containers: here what is missing is something else, whatever a
@@ -79,7 +104,8 @@ func (e *Engine) withSnapshot(request driver.ContainerRequest) containerd.NewCon
 		record.Image = request.Image.Name
 		record.Snapshotter = e.config.Snapshotter
 		record.SnapshotKey = request.ID
-		_, err := client.SnapshotService(e.config.Snapshotter).Prepare(ctx, request.ID, request.Image.RootFS)
+		_, err := client.SnapshotService(e.config.Snapshotter).Prepare(ctx, request.ID, request.Image.RootFS,
+			snapshots.WithLabels(maps.Clone(request.Marks)))
 		return err
 	}
 }
@@ -195,7 +221,7 @@ func (e *Engine) Stop(ctx context.Context, id string) error {
 	return nil
 }
 
-// Remove stops the container and deletes its record and its snapshot, each also when the others are missing.
+// Remove stops the container and deletes its record, its snapshot and its lease, each also when the others are missing.
 func (e *Engine) Remove(ctx context.Context, id string) error {
 	ctx = e.namespaced(ctx)
 	if err := e.Stop(ctx, id); err != nil {
@@ -206,6 +232,9 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	}
 	if err := ignoreAbsent(e.client.SnapshotService(e.config.Snapshotter).Remove(ctx, id)); err != nil {
 		return fmt.Errorf("delete snapshot of container %s: %w", id, err)
+	}
+	if err := ignoreAbsent(e.client.LeasesService().Delete(ctx, leases.Lease{ID: id})); err != nil {
+		return fmt.Errorf("delete lease of container %s: %w", id, err)
 	}
 	return nil
 }
@@ -221,7 +250,3 @@ func (e *Engine) containerSpec(ctx context.Context, container containerd.Contain
 	}
 	return description, nil
 }
-
-// drainTimeout is how long the output of an ended command is waited for. What it left in the background may hold the
-// streams for ever.
-const drainTimeout = 2 * time.Second

@@ -20,10 +20,10 @@ import (
 	"github.com/containerd/log"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc/status"
 
 	"github.com/nomad-promptflow/nomad-promptflow/driver"
+	"github.com/nomad-promptflow/nomad-promptflow/driver/registry"
 )
 
 const (
@@ -32,19 +32,18 @@ const (
 	redialDelay = time.Second
 	// cleanupTimeout bounds the removal of what a failed call made.
 	cleanupTimeout = 30 * time.Second
-	// maxFetches is how many images are fetched and unpacked at once; a node's disk and link gain nothing from more.
-	maxFetches = 2
 )
 
 // Engine is containerd. Use [Open].
 type Engine struct {
-	config driver.EngineConfig
-	logger hclog.Logger
-	client *containerd.Client
+	config     driver.EngineConfig
+	logger     hclog.Logger
+	client     *containerd.Client
+	registries *registry.Registries
 
-	fetching singleflight.Group
-	fetches  *semaphore.Weighted
-	images   imageCache
+	flights flights
+	fetches *semaphore.Weighted
+	images  imageCache
 
 	life context.Context
 	end  context.CancelFunc
@@ -56,6 +55,10 @@ var _ driver.Engine = (*Engine)(nil)
 // Open returns the engine of config. It does not wait for the daemon.
 func Open(config driver.EngineConfig, logger hclog.Logger) (driver.Engine, error) {
 	quiet.Do(quietClientLog)
+	registries, err := registry.New(config.Registries)
+	if err != nil {
+		return nil, err
+	}
 	client, err := containerd.New(config.Address,
 		containerd.WithDefaultNamespace(config.Namespace),
 		containerd.WithDefaultRuntime(config.Runtime),
@@ -66,12 +69,13 @@ func Open(config driver.EngineConfig, logger hclog.Logger) (driver.Engine, error
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Engine{
-		config:  config,
-		logger:  logger.Named("containerd"),
-		client:  client,
-		fetches: semaphore.NewWeighted(maxFetches),
-		life:    life,
-		end:     end,
+		config:     config,
+		logger:     logger.Named("containerd"),
+		client:     client,
+		registries: registries,
+		fetches:    semaphore.NewWeighted(int64(config.PullConcurrency)),
+		life:       life,
+		end:        end,
 	}, nil
 }
 

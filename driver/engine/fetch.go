@@ -2,46 +2,120 @@ package engine
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/nomad-promptflow/nomad-promptflow/driver"
+	"github.com/nomad-promptflow/nomad-promptflow/driver/registry"
+	"github.com/nomad-promptflow/nomad-promptflow/store"
 )
 
 // leaseExpiration is when containerd may collect what a fetch brought whose plugin died over it.
 const leaseExpiration = time.Hour
 
+// fetch carries a plan out, and says of a failure whether trying again may help.
+func (e *Engine) fetch(ctx context.Context, request driver.ImageRequest, plan fetchPlan, tracker *tracker) (fetched, error) {
+	if err := e.fetches.Acquire(ctx, 1); err != nil {
+		return fetched{}, err
+	}
+	defer e.fetches.Release(1)
+	tracker.begin()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	e.work.Go(func() { tracker.watch(ctx, e.config.ActivityTimeout, cancel) })
+
+	stored, err := e.carryOut(ctx, request, plan, tracker)
+	if err != nil {
+		return fetched{}, e.explainFetch(ctx, plan, err)
+	}
+	return e.describeFetched(ctx, stored, plan.platform)
+}
+
+func (e *Engine) carryOut(
+	ctx context.Context, request driver.ImageRequest, plan fetchPlan, tracker *tracker,
+) (containerd.Image, error) {
+	switch plan.action {
+	case actionLoad:
+		return e.load(ctx, request, plan, tracker)
+	case actionUnpack:
+		return plan.stored, e.leased(ctx, func(ctx context.Context) error {
+			return plan.stored.Unpack(ctx, e.config.Snapshotter)
+		})
+	case actionImport:
+		return e.pull(ctx, plan, tracker, layoutResolver{source: request.Source, name: plan.name, desc: plan.desc})
+	default:
+		return e.pullFromRegistry(ctx, request, plan, tracker)
+	}
+}
+
+func (e *Engine) pullFromRegistry(
+	ctx context.Context, request driver.ImageRequest, plan fetchPlan, tracker *tracker,
+) (containerd.Image, error) {
+	host, err := registry.HostOf(plan.ref)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := e.registries.Credentials(request.Auth, host, func(err error) {
+		e.logger.Warn("going on without credentials", "image", plan.ref, "error", err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	resolver, err := e.registries.Resolver(ctx, plan.ref, credentials)
+	if err != nil {
+		return nil, err
+	}
+	defer resolver.Close()
+	return e.pull(ctx, plan, tracker, namedResolver{Resolver: resolver, name: plan.name, ref: plan.ref})
+}
+
 // pull brings an image and unpacks it. Content and layers that are there are not fetched again. The image gets its name
 // last, so that there is never half of one.
-func (e *Engine) pull(ctx context.Context, name string, resolver remotes.Resolver) (containerd.Image, error) {
+func (e *Engine) pull(ctx context.Context, plan fetchPlan, tracker *tracker, resolver remotes.Resolver) (containerd.Image, error) {
 	var pulled containerd.Image
 	err := e.leased(ctx, func(ctx context.Context) error {
 		var err error
-		pulled, err = e.client.Pull(ctx, name,
-			containerd.WithResolver(resolver),
-			containerd.WithPlatformMatcher(platforms.Default()),
+		pulled, err = e.client.Pull(ctx, plan.name,
+			containerd.WithResolver(tracker.resolver(resolver)),
+			containerd.WithPlatformMatcher(plan.platform.matcher),
+			containerd.WithImageHandlerWrapper(func(next images.Handler) images.Handler {
+				return tracker.handler(e.checkPlatform(plan.platform, next))
+			}),
+			containerd.WithPullLabels(fetchedLabels(plan.replaced())),
 			containerd.WithPullUnpack,
 			containerd.WithPullSnapshotter(e.config.Snapshotter),
 		)
 		return err
 	})
 	return pulled, err
+}
+
+// namedResolver pulls from a registry under a name of our own.
+type namedResolver struct {
+	*registry.Resolver
+	name, ref string
+}
+
+func (r namedResolver) Resolve(ctx context.Context, _ string) (string, ocispec.Descriptor, error) {
+	_, desc, err := r.Resolver.Resolve(ctx, r.ref)
+	return r.name, desc, err
+}
+
+func (r namedResolver) Fetcher(ctx context.Context, _ string) (remotes.Fetcher, error) {
+	return r.Resolver.Fetcher(ctx, r.ref)
 }
 
 // leased keeps containerd from collecting what do makes before something refers to it. After a failure all of that is gone
@@ -66,13 +140,6 @@ func (e *Engine) leased(ctx context.Context, do func(context.Context) error) (er
 	return do(leases.WithLease(ctx, lease.ID))
 }
 
-// registryResolver speaks TLS to registries, and plain HTTP to one on this machine.
-func registryResolver() remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{
-		Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost)),
-	})
-}
-
 // layoutResolver lets containerd's client pull from an image source as from a registry.
 type layoutResolver struct {
 	source driver.ImageSource
@@ -95,54 +162,65 @@ func (r layoutResolver) Pusher(context.Context, string) (remotes.Pusher, error) 
 }
 
 // explainFetch says of a failed fetch whether trying again may help. What a registry refuses stays refused; what the network
-// did may pass.
-func (e *Engine) explainFetch(ctx context.Context, err error) error {
-	var status remoteerrors.ErrUnexpectedStatus
-	var network net.Error
+// did may pass, and so may content that is not what its digest says: each download is checked, and another may be whole.
+func (e *Engine) explainFetch(ctx context.Context, plan fetchPlan, err error) error {
+	var other otherPlatformError
+	var atRegistry *registry.Error
 	switch {
+	case errors.Is(context.Cause(ctx), errSilence):
+		return context.Cause(ctx)
 	case isDiskFull(err):
 		ctx, cancel := e.cleanup(ctx)
 		defer cancel()
 		return e.explainDiskFull(ctx, err)
-	case errors.Is(err, driver.ErrNoImage), isUntrusted(err):
+	case errors.Is(err, driver.ErrNoImage), errors.As(err, &other):
 		return err
-	case errors.As(err, &status):
-		return explainStatus(status.StatusCode, err)
-	case errors.Is(err, docker.ErrInvalidAuthorization), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		return fmt.Errorf("the registry refuses access: %w", err)
-	case errdefs.IsNotFound(err):
-		return fmt.Errorf("%w (for %s): %w", driver.ErrNoImage, platforms.DefaultString(), err)
-	case errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNREFUSED),
-		errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("%w: %w", driver.ErrTransient, err)
+	case errors.As(err, &atRegistry) && errors.Is(err, registry.ErrNotFound):
+		return fmt.Errorf("%w: %w", driver.ErrNoImage, atRegistry)
+	case errors.As(err, &atRegistry):
+		// Where in the client it came up is of no interest to anybody.
+		return atRegistry
+	case plan.action == actionPull && isCorrupt(err):
+		return fmt.Errorf("what came is not what was asked for, as when a transfer or a proxy breaks it, which %w; if it comes again the "+
+			"image is broken in the registry and has to be pushed anew: %w", driver.ErrTransient, err)
+	case isDaemonGone(err):
+		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+	case errors.Is(err, errBadArchive):
+		return err
+	case isBroken(err):
+		return fmt.Errorf("the image itself is broken, build or publish it anew: %w", err)
 	}
 	return explain(err)
 }
 
-func explainStatus(code int, err error) error {
-	switch {
-	case code == 401 || code == 403:
-		return fmt.Errorf("the registry refuses access: %w", err)
-	case code == 404:
-		return fmt.Errorf("%w: %w", driver.ErrNoImage, err)
-	case code == 429 || code >= 500:
-		return fmt.Errorf("%w: %w", driver.ErrTransient, err)
-	}
-	return err
+// isDaemonGone is for a daemon that ended in the middle of something. A stream to it then just ends, which the client tells by
+// its text only.
+func isDaemonGone(err error) bool {
+	return errdefs.IsUnavailable(err) || strings.Contains(err.Error(), "failed to send write: EOF")
 }
 
-// isUntrusted is for a registry whose certificate is not to be believed, which waiting does not mend.
-func isUntrusted(err error) bool {
-	var authority x509.UnknownAuthorityError
-	var hostname x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	return errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
+// isCorrupt is for content that does not have the digest or the size that it was asked for by.
+func isCorrupt(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || containsAny(err.Error(),
+		"unexpected commit digest", "unexpected commit size", "exceeds expected size")
+}
+
+func containsAny(text string, parts ...string) bool {
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+}
+
+// isBroken is for an image whose layers are not what it says itself, or nothing that can be unpacked, which containerd tells by
+// its text only.
+func isBroken(err error) bool {
+	text := err.Error()
+	return errors.Is(err, store.ErrCorrupt) || containsAny(text, "wrong diff id", "number of layers and diffIDs don't match") ||
+		(containsAny(text, "failed to extract layer", "apply layer error") &&
+			containsAny(text, "unexpected EOF", "gzip:", "zstd", "magic number", "archive/tar:", "invalid"))
 }
 
 // isDiskFull also knows the error by its text, which is all that comes from the daemon.
 func isDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "no space left on device") ||
-		strings.Contains(err.Error(), "disk quota exceeded")
+	return errors.Is(err, syscall.ENOSPC) || containsAny(err.Error(), "no space left on device", "disk quota exceeded")
 }
 
 // explainDiskFull says which folder has no room.

@@ -6,26 +6,38 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/nomad-promptflow/nomad-promptflow/driver"
+	"github.com/nomad-promptflow/nomad-promptflow/driver/registry"
 )
 
 // EnsureImage returns the image when it is in the image store and unpacked, and brings it there otherwise. However many
 // tasks ask for an image at once, it is fetched once.
 func (e *Engine) EnsureImage(ctx context.Context, request driver.ImageRequest) (*driver.Image, error) {
 	ctx = e.namespaced(ctx)
-	plan, err := e.plan(ctx, request)
+	if request.Claim == nil {
+		request.Claim = func(string) {}
+	}
+	if request.Progress == nil {
+		request.Progress = func(driver.ImageProgress) {}
+	}
+	wanted, err := parsePlatform(request.Platform)
+	if err != nil {
+		return nil, err
+	}
+	if request.Archive != nil {
+		return e.fetchOnce(ctx, request, fetchPlan{action: actionLoad, name: request.Archive.Name, platform: wanted})
+	}
+	plan, err := e.plan(ctx, request, wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -35,82 +47,132 @@ func (e *Engine) EnsureImage(ctx context.Context, request driver.ImageRequest) (
 	return e.fetchOnce(ctx, request, plan)
 }
 
+// What has to be done for an image that is not ready.
+const (
+	actionImport = "import"
+	actionPull   = "pull"
+	actionUnpack = "unpack"
+	actionLoad   = "load"
+)
+
 // fetchPlan says what has to be done for an image: nothing when image is set, else action.
 type fetchPlan struct {
-	image  *driver.Image
-	action string // "import", "pull" or "unpack"
-	name   string // in the image store
-	desc   ocispec.Descriptor
-	stored containerd.Image // for "unpack"
+	image    *driver.Image
+	action   string
+	name     string // in the image store
+	ref      string // for "pull": what the registry is asked for
+	platform platform
+	desc     ocispec.Descriptor
+	stored   containerd.Image // what the store has by that name, if anything
 }
 
-func (e *Engine) plan(ctx context.Context, request driver.ImageRequest) (fetchPlan, error) {
-	stored, err := e.stored(ctx, request.Name)
-	if err != nil {
-		return fetchPlan{}, err
+// what is the name by which the plan's image is known to whoever asked for it.
+func (p fetchPlan) what() string {
+	if p.ref != "" {
+		return p.ref
 	}
+	return p.name
+}
+
+// replaced is the stored image whose name the plan's image takes, if there is one.
+func (p fetchPlan) replaced() containerd.Image {
+	if p.stored != nil && p.stored.Name() == p.name {
+		return p.stored
+	}
+	return nil
+}
+
+func (e *Engine) plan(ctx context.Context, request driver.ImageRequest, wanted platform) (fetchPlan, error) {
 	if request.Source != nil {
-		return e.planImport(ctx, request, stored)
+		return e.planEnvironment(ctx, request, wanted)
 	}
-	return e.planPull(ctx, request, stored)
-}
-
-// planImport compares what is in the image store with what the source has. A source that fails is no reason not to
-// use what is there.
-func (e *Engine) planImport(ctx context.Context, request driver.ImageRequest, stored containerd.Image) (fetchPlan, error) {
-	if stored != nil && request.Policy == driver.PullNever {
-		return e.planStored(ctx, stored)
-	}
-	desc, err := request.Source.Resolve(ctx, request.Ref)
-	switch {
-	case err != nil && stored != nil:
-		e.logger.Debug("using stored image, its source does not have it", "image", request.Name, "error", err)
-		return e.planStored(ctx, stored)
-	case err != nil:
-		return fetchPlan{}, err
-	case stored != nil && stored.Target().Digest == desc.Digest:
-		plan, err := e.planStored(ctx, stored)
-		if err == nil && plan.image != nil {
-			return plan, nil
-		}
-	}
-	return fetchPlan{action: "import", name: request.Name, desc: desc}, nil
-}
-
-func (e *Engine) planPull(ctx context.Context, request driver.ImageRequest, stored containerd.Image) (fetchPlan, error) {
 	name, err := normalName(request.Name)
 	if err != nil {
 		return fetchPlan{}, err
 	}
-	if stored == nil && name != request.Name {
-		if stored, err = e.stored(ctx, name); err != nil {
-			return fetchPlan{}, err
+	request.Claim(name)
+	stored, err := e.stored(ctx, name, wanted)
+	if err == nil && stored == nil && name != request.Name {
+		// Other tools may have stored it as it was written.
+		stored, err = e.stored(ctx, request.Name, wanted)
+	}
+	if err != nil {
+		return fetchPlan{}, err
+	}
+	return e.planPull(ctx, request, fetchPlan{name: name, ref: name, platform: wanted, stored: stored})
+}
+
+// planEnvironment compares what is in the image store with what the source has. A source that fails is no reason not to
+// use what is there; one that does not have it sends us to the registry, if there is one.
+func (e *Engine) planEnvironment(ctx context.Context, request driver.ImageRequest, wanted platform) (fetchPlan, error) {
+	request.Claim(request.Name)
+	stored, err := e.stored(ctx, request.Name, wanted)
+	if err != nil {
+		return fetchPlan{}, err
+	}
+	plan := fetchPlan{name: request.Name, platform: wanted, stored: stored}
+	if stored != nil && request.Policy == driver.PullNever {
+		return e.planStored(ctx, plan)
+	}
+	desc, err := request.Source.Resolve(ctx, request.Ref)
+	switch {
+	case errors.Is(err, driver.ErrNoImage) && request.Registry != "":
+		plan.ref = request.Registry
+		return e.planPull(ctx, request, plan)
+	case err != nil && stored != nil:
+		e.logger.Debug("using stored image, its source does not have it", "image", request.Name, "error", err)
+		return e.planStored(ctx, plan)
+	case err != nil:
+		return fetchPlan{}, err
+	case stored != nil && stored.Target().Digest == desc.Digest:
+		if ready, err := e.planStored(ctx, plan); err == nil && ready.image != nil {
+			return ready, nil
 		}
 	}
-	switch {
-	case stored != nil && request.Policy != driver.PullAlways:
-		return e.planStored(ctx, stored)
-	case request.Policy == driver.PullNever:
+	plan.action, plan.desc = actionImport, desc
+	return plan, nil
+}
+
+// planPull goes by the pull policy. What is stored does not count when it is not whole, or is for another platform: what the
+// registry has may be more.
+func (e *Engine) planPull(ctx context.Context, request driver.ImageRequest, plan fetchPlan) (fetchPlan, error) {
+	if plan.stored != nil && request.Policy != driver.PullAlways {
+		ready, err := e.planStored(ctx, plan)
+		if err == nil || request.Policy == driver.PullNever || !isIncomplete(err) {
+			return ready, err
+		}
+	}
+	if request.Policy == driver.PullNever {
 		return fetchPlan{}, fmt.Errorf("%w in containerd, and image_pull_policy is %s", driver.ErrNoImage, driver.PullNever)
 	}
-	return fetchPlan{action: "pull", name: name}, nil
+	plan.action = actionPull
+	return plan, nil
 }
 
 // planStored uses an image of the store, once it is unpacked.
-func (e *Engine) planStored(ctx context.Context, stored containerd.Image) (fetchPlan, error) {
-	ready, unpacked, err := e.describe(ctx, stored)
+func (e *Engine) planStored(ctx context.Context, plan fetchPlan) (fetchPlan, error) {
+	ready, unpacked, err := e.describe(ctx, plan.stored, plan.platform)
 	if err != nil {
 		return fetchPlan{}, err
 	}
 	if unpacked {
-		return fetchPlan{image: ready}, nil
+		plan.image = ready
+		return plan, nil
 	}
-	return fetchPlan{action: "unpack", name: stored.Name(), desc: stored.Target(), stored: stored}, nil
+	plan.action, plan.name, plan.ref, plan.desc = actionUnpack, plan.stored.Name(), "", plan.stored.Target()
+	return plan, nil
 }
 
-// normalName is a reference as containerd's own tools store it: "busybox" is "docker.io/library/busybox:latest".
+// isIncomplete is for a stored image that lacks what is wanted of it.
+func isIncomplete(err error) bool {
+	var other otherPlatformError
+	return errors.Is(err, driver.ErrNoImage) || errors.As(err, &other)
+}
+
+// normalName is a reference as containerd's own tools store it: "busybox" is "docker.io/library/busybox:latest". Docker's users
+// on Nomad may write https:// before it.
 func normalName(name string) (string, error) {
-	named, err := reference.ParseDockerRef(name)
+	named, err := reference.ParseDockerRef(registry.TrimScheme(name))
 	if err != nil {
 		return "", fmt.Errorf("image %q: not an image reference: %w", name, err)
 	}
@@ -118,7 +180,7 @@ func normalName(name string) (string, error) {
 }
 
 // stored is the image of that name in the store, or nil.
-func (e *Engine) stored(ctx context.Context, name string) (containerd.Image, error) {
+func (e *Engine) stored(ctx context.Context, name string, wanted platform) (containerd.Image, error) {
 	record, err := e.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil, nil
@@ -126,12 +188,12 @@ func (e *Engine) stored(ctx context.Context, name string) (containerd.Image, err
 	if err != nil {
 		return nil, fmt.Errorf("look for image %s: %w", name, explain(err))
 	}
-	return containerd.NewImage(e.client, record), nil
+	return containerd.NewImageWithPlatform(e.client, record, wanted.matcher), nil
 }
 
 // ImageDigest is the digest of a stored image.
 func (e *Engine) ImageDigest(ctx context.Context, name string) (string, error) {
-	stored, err := e.stored(e.namespaced(ctx), name)
+	stored, err := e.stored(e.namespaced(ctx), name, hostPlatform())
 	if err != nil {
 		return "", err
 	}
@@ -141,107 +203,19 @@ func (e *Engine) ImageDigest(ctx context.Context, name string) (string, error) {
 	return stored.Target().Digest.String(), nil
 }
 
-// fetched is what a fetch brought.
-type fetched struct {
-	image  *driver.Image
-	layers int
-	bytes  int64
-}
-
-// fetchOnce carries the plan out, or waits for whoever already does.
-func (e *Engine) fetchOnce(ctx context.Context, request driver.ImageRequest, plan fetchPlan) (*driver.Image, error) {
-	report := request.Progress
-	if report == nil {
-		report = func(driver.ImageProgress) {}
-	}
-	progress := driver.ImageProgress{Action: plan.action, Digest: plan.desc.Digest.String()}
-	report(progress)
-	began := time.Now()
-	result := e.fetching.DoChan(plan.name+" "+progress.Digest, func() (any, error) {
-		return e.fetch(ctx, request.Source, plan)
-	})
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%s image %s: %w", plan.action, plan.name, ctx.Err())
-	case outcome := <-result:
-		if outcome.Err != nil {
-			return nil, fmt.Errorf("%s image %s: %w", plan.action, plan.name, outcome.Err)
-		}
-		done := outcome.Val.(fetched)
-		progress.Done, progress.Took = true, time.Since(began)
-		progress.Digest, progress.Layers, progress.Bytes = done.image.Digest, done.layers, done.bytes
-		report(progress)
-		return done.image, nil
-	}
-}
-
-// fetch works within the first asker's bound, but does not end when that one goes away: others may wait too.
-func (e *Engine) fetch(asker context.Context, source driver.ImageSource, plan fetchPlan) (fetched, error) {
-	e.work.Add(1)
-	defer e.work.Done()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(asker))
-	defer cancel()
-	if deadline, ok := asker.Deadline(); ok {
-		ctx, cancel = context.WithDeadline(ctx, deadline)
-		defer cancel()
-	}
-	defer context.AfterFunc(e.life, cancel)() //nolint:contextcheck // the end of the engine ends the fetch too
-	if err := e.fetches.Acquire(ctx, 1); err != nil {
-		return fetched{}, err
-	}
-	defer e.fetches.Release(1)
-
-	stored, err := e.carryOut(ctx, source, plan)
-	if err != nil {
-		return fetched{}, e.explainFetch(ctx, err)
-	}
-	return e.describeFetched(ctx, stored)
-}
-
-func (e *Engine) carryOut(ctx context.Context, source driver.ImageSource, plan fetchPlan) (containerd.Image, error) {
-	switch plan.action {
-	case "unpack":
-		return plan.stored, e.leased(ctx, func(ctx context.Context) error {
-			return plan.stored.Unpack(ctx, e.config.Snapshotter)
-		})
-	case "import":
-		return e.pull(ctx, plan.name, layoutResolver{source: source, name: plan.name, desc: plan.desc})
-	default:
-		return e.pull(ctx, plan.name, registryResolver())
-	}
-}
-
-// describeFetched also counts what the image is made of.
-func (e *Engine) describeFetched(ctx context.Context, stored containerd.Image) (fetched, error) {
-	ready, unpacked, err := e.describe(ctx, stored)
-	if err != nil {
-		return fetched{}, err
-	}
-	if !unpacked {
-		return fetched{}, errors.New("containerd says it is done, but the image is not unpacked")
-	}
-	manifest, err := images.Manifest(ctx, e.client.ContentStore(), stored.Target(), platforms.Default())
-	if err != nil {
-		return fetched{}, fmt.Errorf("read manifest: %w", explain(err))
-	}
-	result := fetched{image: ready, layers: len(manifest.Layers), bytes: manifest.Config.Size}
-	for _, layer := range manifest.Layers {
-		result.bytes += layer.Size
-	}
-	return result, nil
-}
-
 // describe reads an image's configuration, and says whether the image is unpacked.
-func (e *Engine) describe(ctx context.Context, stored containerd.Image) (ready *driver.Image, unpacked bool, err error) {
-	known, ok := e.images.get(stored.Target().Digest)
+func (e *Engine) describe(ctx context.Context, stored containerd.Image, wanted platform) (ready *driver.Image, unpacked bool, err error) {
+	key := imageKey{digest: stored.Target().Digest, platform: wanted.text}
+	known, ok := e.images.get(key)
 	if !ok {
-		if known, err = readImage(ctx, stored); err != nil {
+		if known, err = e.readImage(ctx, stored, wanted); err != nil {
 			return nil, false, err
 		}
-		e.images.put(stored.Target().Digest, known)
+		e.images.put(key, known)
 	}
 	ready = &driver.Image{
 		Name: stored.Name(), Digest: stored.Target().Digest.String(), Config: known.config, RootFS: known.rootFS,
+		Platform: known.platform, Foreign: known.foreign,
 	}
 	_, err = e.client.SnapshotService(e.config.Snapshotter).Stat(ctx, known.rootFS)
 	if errdefs.IsNotFound(err) {
@@ -253,34 +227,71 @@ func (e *Engine) describe(ctx context.Context, stored containerd.Image) (ready *
 	return ready, true, nil
 }
 
-func readImage(ctx context.Context, stored containerd.Image) (imageFacts, error) {
+func (e *Engine) readImage(ctx context.Context, stored containerd.Image, wanted platform) (imageFacts, error) {
 	desc, err := stored.Config(ctx)
 	if err != nil {
-		return imageFacts{}, explainMissing(stored.Name(), err)
+		if other := e.otherPlatform(ctx, stored.Target(), wanted); other != nil {
+			return imageFacts{}, other
+		}
+		return imageFacts{}, explainMissing(stored.Name(), wanted, err)
 	}
 	raw, err := content.ReadBlob(ctx, stored.ContentStore(), desc)
 	if err != nil {
-		return imageFacts{}, explainMissing(stored.Name(), err)
+		return imageFacts{}, explainMissing(stored.Name(), wanted, err)
 	}
 	var image ocispec.Image
 	if err := json.Unmarshal(raw, &image); err != nil {
 		return imageFacts{}, fmt.Errorf("read configuration of image %s: %w", stored.Name(), err)
 	}
-	return imageFacts{config: image.Config, rootFS: identity.ChainID(image.RootFS.DiffIDs).String()}, nil
+	if err := wanted.check(image.Platform); err != nil {
+		return imageFacts{}, err
+	}
+	return imageFacts{
+		config: image.Config, rootFS: identity.ChainID(image.RootFS.DiffIDs).String(),
+		platform: formatPlatform(image.Platform), foreign: hostPlatform().check(image.Platform) != nil,
+	}, nil
 }
 
-// explainMissing is for a stored image that is not whole, or is for other machines.
-func explainMissing(name string, err error) error {
+// explainMissing is for a stored image that is not whole.
+func explainMissing(name string, wanted platform, err error) error {
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("image %s: %w for %s: %w", name, driver.ErrNoImage, platforms.DefaultString(), err)
+		return fmt.Errorf("image %s: %w for %s: %w", name, driver.ErrNoImage, wanted, err)
 	}
 	return fmt.Errorf("read image %s: %w", name, explain(err))
 }
 
+// describeFetched also counts what the image is made of.
+func (e *Engine) describeFetched(ctx context.Context, stored containerd.Image, wanted platform) (fetched, error) {
+	ready, unpacked, err := e.describe(ctx, stored, wanted)
+	if err != nil {
+		return fetched{}, err
+	}
+	if !unpacked {
+		return fetched{}, errors.New("containerd says it is done, but the image is not unpacked")
+	}
+	manifest, err := images.Manifest(ctx, e.client.ContentStore(), stored.Target(), wanted.matcher)
+	if err != nil {
+		return fetched{}, fmt.Errorf("read manifest: %w", explain(err))
+	}
+	result := fetched{image: ready, layers: len(manifest.Layers), bytes: manifest.Config.Size}
+	for _, layer := range manifest.Layers {
+		result.bytes += layer.Size
+	}
+	return result, nil
+}
+
 // imageFacts are what never changes of an image digest.
 type imageFacts struct {
-	config ocispec.ImageConfig
-	rootFS string
+	config   ocispec.ImageConfig
+	rootFS   string
+	platform string
+	foreign  bool
+}
+
+// imageKey names an image for one platform.
+type imageKey struct {
+	digest   digest.Digest
+	platform string
 }
 
 // maxCachedImages bounds the cache; a node runs far fewer.
@@ -289,21 +300,21 @@ const maxCachedImages = 256
 // imageCache saves reading an image's manifest and configuration at every start.
 type imageCache struct {
 	mu    sync.Mutex
-	known map[digest.Digest]imageFacts
+	known map[imageKey]imageFacts
 }
 
-func (c *imageCache) get(d digest.Digest) (imageFacts, bool) {
+func (c *imageCache) get(key imageKey) (imageFacts, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	facts, ok := c.known[d]
+	facts, ok := c.known[key]
 	return facts, ok
 }
 
-func (c *imageCache) put(d digest.Digest, facts imageFacts) {
+func (c *imageCache) put(key imageKey, facts imageFacts) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil || len(c.known) >= maxCachedImages {
-		c.known = map[digest.Digest]imageFacts{}
+		c.known = map[imageKey]imageFacts{}
 	}
-	c.known[d] = facts
+	c.known[key] = facts
 }

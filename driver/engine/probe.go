@@ -9,8 +9,8 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/driver"
 )
 
-// Probe asks for the daemon's version and whether it has the snapshotter.
-func (e *Engine) Probe(ctx context.Context) (driver.EngineInfo, error) {
+// Probe asks for the daemon's version and whether it has the snapshotter, and looks for the shims of the runtimes.
+func (e *Engine) Probe(ctx context.Context, runtimes []string) (driver.EngineInfo, error) {
 	version, err := e.client.Version(ctx)
 	if err != nil {
 		return driver.EngineInfo{}, fmt.Errorf("ask containerd for its version: %w", explain(err))
@@ -18,7 +18,7 @@ func (e *Engine) Probe(ctx context.Context) (driver.EngineInfo, error) {
 	if _, err := e.pluginRoot(ctx, plugins.SnapshotPlugin.String(), e.config.Snapshotter); err != nil {
 		return driver.EngineInfo{}, err
 	}
-	return driver.EngineInfo{Version: version.Version}, nil
+	return driver.EngineInfo{Version: version.Version, Runtimes: withShim(ctx, e.config.Address, runtimes)}, nil
 }
 
 // pluginRoot is the folder in which a plugin of the daemon keeps its data, empty when it does not say. It fails for a

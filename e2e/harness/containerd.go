@@ -154,6 +154,106 @@ func (d *ContainerdDaemon) Kill() {
 	d.signal(syscall.SIGKILL)
 }
 
+// Pause makes the daemon hang until Resume or the end of the test.
+func (d *ContainerdDaemon) Pause() {
+	d.t.Helper()
+	if err := d.command.Process.Signal(syscall.SIGSTOP); err != nil {
+		d.t.Fatalf("harness: stop containerd: %v", err)
+	}
+	d.t.Cleanup(d.Resume)
+}
+
+// Resume lets a paused daemon go on.
+func (d *ContainerdDaemon) Resume() {
+	if d.command != nil {
+		_ = d.command.Process.Signal(syscall.SIGCONT)
+	}
+}
+
+// Reboot does to the daemon and its containers what a reboot of the machine does: every process is gone, and what is not on disk.
+func (d *ContainerdDaemon) Reboot() {
+	d.t.Helper()
+	d.Kill()
+	var groups []string
+	for _, pid := range d.Shims() {
+		for _, child := range children(pid) {
+			groups = append(groups, cgroups(child)...)
+			_ = syscall.Kill(child, syscall.SIGKILL)
+		}
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	d.await("shims end", func() bool { return len(d.Shims()) == 0 })
+	for _, group := range groups {
+		d.await("cgroup "+group+" is empty", func() bool { err := os.Remove(group); return err == nil || os.IsNotExist(err) })
+	}
+	for _, target := range d.Mounts() {
+		if err := mount.UnmountAll(target, 0); err != nil {
+			d.t.Fatalf("harness: unmount %s: %v", target, err)
+		}
+	}
+	if err := os.RemoveAll(d.State); err != nil {
+		d.t.Fatalf("harness: remove containerd state: %v", err)
+	}
+	d.Start()
+}
+
+// await waits for what has no event.
+func (d *ContainerdDaemon) await(what string, done func() bool) {
+	d.t.Helper()
+	deadline := time.Now().Add(containerdStop)
+	for !done() {
+		if time.Now().After(deadline) {
+			d.t.Fatalf("harness: %s: not within %s", what, containerdStop)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// cgroups are the folders of a process's own cgroups.
+func cgroups(pid int) []string {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil
+	}
+	var list []string
+	for line := range strings.Lines(string(content)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) == 3 && len(fields[2]) > 1 {
+			list = append(list, filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(fields[1], "name="), fields[2]))
+		}
+	}
+	return list
+}
+
+// children are the ids of the processes that the threads of a process started.
+func children(pid int) []int {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return nil
+	}
+	var list []int
+	for _, thread := range threads {
+		content, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, field := range strings.Fields(string(content)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				list = append(list, child)
+			}
+		}
+	}
+	return list
+}
+
+// PID is the daemon's process id, 0 while it does not run.
+func (d *ContainerdDaemon) PID() int {
+	if d.command == nil {
+		return 0
+	}
+	return d.command.Process.Pid
+}
+
 // signal sends a signal and waits for the end of the daemon.
 func (d *ContainerdDaemon) signal(signal syscall.Signal) {
 	d.t.Helper()

@@ -20,11 +20,15 @@ import (
 
 // BusyboxImage is an image made of Debian's busybox-static.
 type BusyboxImage struct {
-	// Tag in the layout, such as "default:latest".
+	// Tag in the layout, such as "default:latest". Images of one tag are that tag's image for several platforms.
 	Tag    string
 	Config ocispec.ImageConfig
+	// Platform is what the image says it is for; this machine's when it is empty. The commands are this machine's all the same.
+	Platform ocispec.Platform
 	// Files are put in a second layer, by path without a leading slash.
 	Files map[string][]byte
+	// Garbage adds a layer that has its digest, and is nothing that could be unpacked.
+	Garbage bool
 }
 
 // BusyboxLayout makes an OCI layout with the images, all on the same first layer, and returns its folder. They have all of
@@ -34,13 +38,25 @@ func BusyboxLayout(t testing.TB, images ...BusyboxImage) string {
 	layout := &layoutWriter{t: t, dir: t.TempDir()}
 	base := layout.layer(busyboxFiles(t))
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	var tags []string
+	manifests := map[string][]ocispec.Descriptor{}
 	for _, image := range images {
 		layers := []layer{base}
 		if len(image.Files) > 0 {
 			layers = append(layers, layout.layer(plainFiles(image.Files)))
 		}
-		desc := layout.image(image.Config, layers)
-		desc.Annotations = map[string]string{ocispec.AnnotationRefName: image.Tag}
+		if image.Garbage {
+			content := []byte("this is no layer")
+			layers = append(layers, layer{desc: layout.blob(ocispec.MediaTypeImageLayerGzip, content), diff: digest.FromBytes(content)})
+		}
+		if len(manifests[image.Tag]) == 0 {
+			tags = append(tags, image.Tag)
+		}
+		manifests[image.Tag] = append(manifests[image.Tag], layout.image(image, layers))
+	}
+	for _, tag := range tags {
+		desc := layout.platforms(manifests[tag])
+		desc.Annotations = map[string]string{ocispec.AnnotationRefName: tag}
 		index.Manifests = append(index.Manifests, desc)
 	}
 	layout.write("index.json", layout.json(index))
@@ -131,12 +147,11 @@ func (w *layoutWriter) layer(entries []entry) layer {
 	}
 }
 
-func (w *layoutWriter) image(config ocispec.ImageConfig, layers []layer) ocispec.Descriptor {
+func (w *layoutWriter) image(wanted BusyboxImage, layers []layer) ocispec.Descriptor {
 	w.t.Helper()
-	image := ocispec.Image{
-		Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
-		Config:   config,
-		RootFS:   ocispec.RootFS{Type: "layers"},
+	image := ocispec.Image{Platform: wanted.Platform, Config: wanted.Config, RootFS: ocispec.RootFS{Type: "layers"}}
+	if image.Architecture == "" {
+		image.Platform = ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	for _, l := range layers {
@@ -144,7 +159,22 @@ func (w *layoutWriter) image(config ocispec.ImageConfig, layers []layer) ocispec
 		manifest.Layers = append(manifest.Layers, l.desc)
 	}
 	manifest.Config = w.blob(ocispec.MediaTypeImageConfig, w.json(image))
-	return w.blob(ocispec.MediaTypeImageManifest, w.json(manifest))
+	desc := w.blob(ocispec.MediaTypeImageManifest, w.json(manifest))
+	desc.Platform = &image.Platform
+	return desc
+}
+
+// platforms makes one image of one manifest for each platform.
+func (w *layoutWriter) platforms(manifests []ocispec.Descriptor) ocispec.Descriptor {
+	w.t.Helper()
+	if len(manifests) == 1 {
+		single := manifests[0]
+		single.Platform = nil
+		return single
+	}
+	return w.blob(ocispec.MediaTypeImageIndex, w.json(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+	}))
 }
 
 func (w *layoutWriter) blob(mediaType string, content []byte) ocispec.Descriptor {
@@ -156,8 +186,15 @@ func (w *layoutWriter) blob(mediaType string, content []byte) ocispec.Descriptor
 
 func (w *layoutWriter) json(value any) []byte {
 	w.t.Helper()
+	return jsonOf(w.t, value)
+}
+
+func jsonOf(t testing.TB, value any) []byte {
+	t.Helper()
 	content, err := json.Marshal(value)
-	w.check(err)
+	if err != nil {
+		t.Fatalf("harness: encode: %v", err)
+	}
 	return content
 }
 

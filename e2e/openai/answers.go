@@ -44,7 +44,10 @@ type chatRequest struct {
 	Tools    []struct {
 		Function function `json:"function"`
 	} `json:"tools"`
-	Functions []function `json:"functions"`
+	Functions      []function `json:"functions"`
+	ResponseFormat struct {
+		Type string `json:"type"`
+	} `json:"response_format"`
 }
 
 func (s *Server) chat(w http.ResponseWriter, body []byte) {
@@ -58,6 +61,9 @@ func (s *Server) chat(w http.ResponseWriter, body []byte) {
 		return
 	}
 	reply, reason := r.reply()
+	if text, ok := mirrored(r.Model, body); ok {
+		reply, reason = map[string]any{"role": "assistant", "content": text}, "stop"
+	}
 	asked := 0
 	for _, m := range r.Messages {
 		asked += count(m.text())
@@ -75,7 +81,7 @@ func (s *Server) chat(w http.ResponseWriter, body []byte) {
 }
 
 // reply calls the first tool or function when there is one, and otherwise says back how many messages it got and the last
-// of them.
+// of them; asked for a JSON object it says the last message back as it is.
 func (r chatRequest) reply() (map[string]any, string) {
 	arguments := `{"messages": ` + fmt.Sprint(len(r.Messages)) + `}`
 	if len(r.Tools) > 0 {
@@ -88,6 +94,9 @@ func (r chatRequest) reply() (map[string]any, string) {
 	}
 	last := r.Messages[len(r.Messages)-1]
 	text := fmt.Sprintf("[%d] %s said: %s", len(r.Messages), last.Role, last.text())
+	if r.ResponseFormat.Type == "json_object" {
+		text = last.text()
+	}
 	return map[string]any{"role": "assistant", "content": text}, "stop"
 }
 
@@ -102,6 +111,9 @@ func (s *Server) complete(w http.ResponseWriter, body []byte) {
 		return
 	}
 	text := "completed: " + r.Prompt
+	if mirror, ok := mirrored(r.Model, body); ok {
+		text = mirror
+	}
 	if r.Stream {
 		s.streamText(w, r.Model, text)
 		return

@@ -1,4 +1,4 @@
-// Package openai is a small HTTP server that speaks the chat and completion calls of OpenAI and of Azure OpenAI, for tests and
+// Package openai is a small HTTP server that speaks the chat, completion and embeddings calls of OpenAI and of Azure OpenAI, for tests and
 // for the demo. Its answers are computed from the request alone, so that the same request always gets the same answer.
 //
 // It is no model: it says back what it was told, calls the first tool it is offered, and fails on demand. It imports
@@ -29,7 +29,7 @@ type Request struct {
 	Body   json.RawMessage
 }
 
-// Failure is an answer that a server gives instead of a model's.
+// Failure is an answer that a server gives instead of a model's. The zero value stands for the model's own.
 type Failure struct {
 	Status  int
 	Header  map[string]string
@@ -104,6 +104,9 @@ func (s *Server) record(r *http.Request, body []byte) *Failure {
 	}
 	f := s.failures[0]
 	s.failures = s.failures[1:]
+	if f.Status == 0 && !f.Hangup {
+		return nil
+	}
 	return &f
 }
 
@@ -133,6 +136,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 		refuse(w, Failure{Status: http.StatusMethodNotAllowed, Message: "Only POST is allowed."})
 	case azure && r.URL.Query().Get("api-version") == "":
 		refuse(w, Failure{Status: http.StatusNotFound, Message: "Resource not found", Type: "api-version"})
+	case byModel(w, body):
+	case strings.HasSuffix(path, "/embeddings") && (azure || path == "/v1/embeddings"):
+		embed(w, body)
 	case strings.HasSuffix(path, "/chat/completions") && (azure || path == "/v1/chat/completions"):
 		s.chat(w, body)
 	case strings.HasSuffix(path, "/completions") && (azure || path == "/v1/completions"):

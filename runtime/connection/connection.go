@@ -50,6 +50,11 @@ type Connection struct {
 	secrets []string
 }
 
+// Of makes a connection that stands in no file, of one of the classes that this runtime speaks to.
+func Of(name, class string, values *value.Dict) *Connection {
+	return &Connection{Name: name, Class: class, Module: module, values: values, secrets: secretFields}
+}
+
 // Value returns a field's value and whether it has one; null counts as none.
 func (c *Connection) Value(field string) (any, bool) {
 	v, ok := c.values.Get(field)

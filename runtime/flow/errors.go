@@ -15,8 +15,8 @@ func invalidFlow(class string) Class {
 	return user("ValidationError", "InvalidFlowRequest", class)
 }
 
-// The error classes of reading, checking and running a flow (prompt flow's; the last two are ours, for what prompt flow
-// lets escape as bare Python exceptions or does not refuse).
+// The error classes of reading, checking and running a flow (prompt flow's; YAMLError, NotSupported and
+// NodeExecutionTimeoutError are ours, for what prompt flow lets escape as bare Python exceptions or does not refuse).
 var (
 	DuplicateNodeName         = invalidFlow("DuplicateNodeName")
 	EmptyOutputReference      = invalidFlow("EmptyOutputReference")
@@ -30,14 +30,18 @@ var (
 	InvalidNodeReference      = invalidFlow("InvalidNodeReference")
 	InvalidSource             = user("ValidationError", "InvalidSource")
 	FlowDefinitionError       = user("FlowDefinitionError")
+	InvalidFlexFlowEntry      = user("ValidationError", "InvalidFlexFlowEntry")
 	FailedToImportModule      = user("FailedToImportModule")
 	UnsupportedReference      = user("NodeReferenceError", "UnsupportedReference")
 	InvalidReferenceProperty  = user("NodeReferenceError", "InvalidReferenceProperty")
 	FlowOutputUnserializable  = user("FlowOutputUnserializable")
 	ToolCanceledError         = user("ToolCanceledError")
 	LineExecutionTimeoutError = user("LineExecutionTimeoutError")
+	NodeExecutionTimeoutError = user("NodeExecutionTimeoutError")
 	YAMLError                 = user("YAMLError")
-	NotSupported              = invalidFlow("NotSupported")
+
+	AggregationNodeExecutionTimeoutError = user("AggregationNodeExecutionTimeoutError")
+	NotSupported                         = invalidFlow("NotSupported")
 )
 
 // Targets of errors (prompt flow's).
@@ -45,6 +49,7 @@ const (
 	TargetExecutor     = "Executor"
 	TargetFlowExecutor = "FlowExecutor"
 	TargetUnknown      = "Unknown"
+	targetSDK          = "ControlPlaneSDK"
 )
 
 // Fail builds an error as prompt flow's exceptions do: format holds {name} places, which params fills as alternating names and

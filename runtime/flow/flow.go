@@ -1,5 +1,5 @@
-// Package flow is the model of a prompt flow: flow.dag.yaml read, with the place of every node, input and output, and
-// checked by prompt flow's rules.
+// Package flow is the model of a prompt flow: a flow.dag.yaml, flow.flex.yaml or prompty file read, with the place of every
+// node, input and output, and checked by prompt flow's rules.
 //
 // [Load] reads a flow folder and refuses, by name and line, what this runtime does not support. [Flow.Check] checks the
 // graph; prompt flow loads the tools between the two, so that tool errors win over errors of the graph. [Flow.Inputs]
@@ -11,14 +11,29 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
-// Flow is a DAG flow with its default variants applied.
+// Form says what a flow is made of.
+type Form int
+
+// The forms of flows.
+const (
+	DAG     Form = iota // a graph of nodes
+	Flex                // a Python function or class
+	Prompty             // one prompt with its model
+)
+
+// Flow is a flow, of a DAG with its variants applied.
 type Flow struct {
-	File    string // name of the YAML file in the flow folder
+	Form    Form
+	File    string // path of the flow's file in the flow folder
 	ID      string // "default_flow_id" unless the file says otherwise
 	Name    string // empty unless the file says otherwise
 	Inputs  []*Input
 	Outputs []*Output
-	Nodes   []*Node // as written; Check returns the flow with them in executable order
+	Nodes   []*Node  // as written; Check returns the flow with them in executable order
+	Entry   string   // of a flex flow: module:function or module:class
+	Init    []*Input // what a flex flow's class is made with, as far as the file says it
+	Code    string   // folder of a flex flow's code, relative to the flow folder; empty: the folder itself
+	Card    *Card    // of a prompty file
 	// MessageFormat is how images are spelled, as the file says it; empty means basic.
 	MessageFormat MessageFormat
 
@@ -64,9 +79,10 @@ type Output struct {
 
 // The types of nodes that run here.
 const (
-	Python = "python"
-	LLM    = "llm"
-	Prompt = "prompt"
+	Python    = "python"
+	LLM       = "llm"
+	CustomLLM = "custom_llm"
+	Prompt    = "prompt"
 )
 
 // Node is a step of a flow.
@@ -88,7 +104,7 @@ type Node struct {
 
 // Source says where a node's code or template is.
 type Source struct {
-	Type string // code, package
+	Type string // code, package, package_with_prompt
 	Path string // relative to the flow folder; empty when the file says none
 	Tool string // id of a package tool
 	Place
@@ -113,6 +129,16 @@ func (f *Flow) Input(name string) *Input {
 	for _, in := range f.Inputs {
 		if in.Name == name {
 			return in
+		}
+	}
+	return nil
+}
+
+// Output returns the definition of the flow output named name, nil when there is none.
+func (f *Flow) Output(name string) *Output {
+	for _, out := range f.Outputs {
+		if out.Name == name {
+			return out
 		}
 	}
 	return nil

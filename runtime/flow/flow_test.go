@@ -92,12 +92,8 @@ func TestLoad_refusesByNameAndLine(t *testing.T) {
 		name, yaml, class, text string
 		line                    int
 	}{
-		{"flex", "inputs: {}\nentry: a:b\n", "NotSupported", "A flex flow (key 'entry') (line 2)", 2},
 		{"csharp", "language: csharp\n", "NotSupported", "The language 'csharp'", 1},
-		{"includes", "additional_includes:\n- ../x\n", "NotSupported", "'additional_includes'", 1},
-		{"legacy tools", "tools:\n- name: x\n", "NotSupported", "'tools'", 1},
-		{"custom llm", "nodes:\n- name: n\n  type: custom_llm\n", "NotSupported", "Node 'n' of type custom_llm (line 2)", 2},
-		{"module", node + "  module: my_module\n", "NotSupported", "The module 'my_module' of node 'n' (line 2)", 2},
+		{"action", "nodes:\n- name: n\n  type: action\n", "NotSupported", "Node 'n' of type action (line 2)", 2},
 		{"number as key", "inputs:\n  1: {type: int}\n", "NotSupported", "the key 1 is of type int", 2},
 		{"date", node + "  inputs:\n    d: 2024-01-01\n", "NotSupported", "the unquoted date 2024-01-01", 6},
 		{"activate", node + "  activate:\n    when: 1\n", "FlowDefinitionError", "The definition of activate config for node n is incorrect. Please check your flow yaml and resubmit.", 5},
@@ -135,8 +131,9 @@ func TestLoad_findsTheOneFlow(t *testing.T) {
 	}{
 		{"nothing", fstest.MapFS{"readme": file}, api.UserError, "Have found neither flow.dag.yaml nor flow.flex.yaml"},
 		{"two", fstest.MapFS{"flow.dag.yaml": file, "flow.flex.yaml": file}, "ValidationError", "Multiple files flow.dag.yaml, flow.flex.yaml exist"},
-		{"prompty", fstest.MapFS{"a.prompty": file}, "NotSupported", "A prompty file"},
-		{"flex", fstest.MapFS{"flow.flex.yaml": file}, "NotSupported", "A flex flow"},
+		{"two prompty", fstest.MapFS{"a.prompty": file, "b.prompty": file}, api.UserError, "and there are more than 1 prompty file. Please name one of a.prompty, b.prompty."},
+		{"empty prompty", fstest.MapFS{"a.prompty": file}, api.UserError, "Illegal formatting of prompty."},
+		{"empty flex", fstest.MapFS{"flow.flex.yaml": file}, "InvalidFlexFlowEntry", "Invalid entry ''.The entry should be in the format of '<module>:<function>'."},
 	}
 	for _, tc := range cases {
 		_, err := Load(tc.dir)

@@ -3,6 +3,7 @@ package flow
 import (
 	"errors"
 	"io/fs"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,26 +13,34 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
+// Options choose what to load of a folder. The zero value is its one flow with the default variants.
+type Options struct {
+	File    string // path of the flow's file inside of the folder
+	Variant string // "${node.variant}": the variant of one node; its default does not count
+}
+
 // Load reads the flow of a folder. It checks everything that can be seen without loading a tool, but not yet the graph.
-func Load(dir fs.FS) (*Flow, error) {
-	name, err := locate(dir)
+func Load(dir fs.FS) (*Flow, error) { return LoadWith(dir, Options{}) }
+
+// LoadWith is Load with a choice.
+func LoadWith(dir fs.FS, o Options) (*Flow, error) {
+	name, err := pick(dir, o.File)
 	if err != nil {
 		return nil, err
+	}
+	l := loader{file: name, variant: o.Variant}
+	if path.Ext(name) == promptyExtension {
+		return l.prompty(dir)
 	}
 	root, err := read(dir, name)
 	if err != nil {
 		return nil, err
 	}
-	l := loader{file: name}
-	f, err := l.flow(root)
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
+	return l.flow(root)
 }
 
 // loader turns a document into a flow. Errors come in the order in which prompt flow's deserialization raises them.
-type loader struct{ file string }
+type loader struct{ file, variant string }
 
 func lineText(p Place) string { return strconv.Itoa(p.Line) }
 
@@ -48,8 +57,11 @@ func (l loader) flow(root *document.Node) (*Flow, error) {
 	if !root.IsNull() && root.Kind != document.Mapping {
 		return nil, l.definition(l.at(root), "The flow file is not a mapping of keys to values. Please check that it is a flow definition.")
 	}
-	if err := l.refuseUnsupported(root); err != nil {
+	if err := l.refuseLanguage(root); err != nil {
 		return nil, err
+	}
+	if root.Get("entry") != nil || strings.HasPrefix(path.Base(l.file), "flow.flex.") {
+		return l.flex(root)
 	}
 	f := &Flow{File: l.file}
 	var err error
@@ -65,7 +77,7 @@ func (l loader) flow(root *document.Node) (*Flow, error) {
 	if err := l.applyVariants(f, root); err != nil {
 		return nil, err
 	}
-	if f.environment, err = l.dict(root.Get("environment_variables")); err != nil {
+	if err := l.names(f, root); err != nil {
 		return nil, err
 	}
 	if format := root.Get("message_format"); format != nil {
@@ -74,37 +86,28 @@ func (l loader) flow(root *document.Node) (*Flow, error) {
 			return nil, err
 		}
 	}
+	return f, l.refuseNodes(f)
+}
+
+// names reads what flows of all kinds have.
+func (l loader) names(f *Flow, root *document.Node) (err error) {
+	if f.environment, err = l.dict(root.Get("environment_variables")); err != nil {
+		return err
+	}
 	if f.ID, err = l.text(root.Get("id")); err != nil {
-		return nil, err
+		return err
 	}
 	if f.ID == "" {
 		f.ID = "default_flow_id"
 	}
-	if f.Name, err = l.text(root.Get("name")); err != nil {
-		return nil, err
-	}
-	return f, l.refuseNodes(f)
+	f.Name, err = l.text(root.Get("name"))
+	return err
 }
 
-// refuseUnsupported names the keys of a flow that change what it means and that this runtime does not know.
-func (l loader) refuseUnsupported(root *document.Node) error {
-	if f := root.Get("entry"); f != nil {
-		return refuse(l.key(f), "A flex flow (key 'entry')", "write it as a flow.dag.yaml flow")
-	}
-	if strings.HasPrefix(l.file, "flow.flex.") {
-		return refuse(Place{l.file, 1, 1}, "A flex flow", "write it as a flow.dag.yaml flow")
-	}
+func (l loader) refuseLanguage(root *document.Node) error {
 	if f := root.Get("language"); f != nil && !f.Value.IsNull() {
 		if language, _ := f.Value.Value(); language != "python" {
 			return refuse(l.at(f.Value), "The language "+value.Repr(language), "use python")
-		}
-	}
-	for _, key := range []struct{ name, mend string }{
-		{"additional_includes", "copy the files into the flow folder"},
-		{"tools", "give each node a 'type' and a 'source' instead of a legacy 'tool'"},
-	} {
-		if f := root.Get(key.name); f != nil && !f.Value.IsNull() && (f.Value.Kind != document.Sequence || len(f.Value.Items) > 0) {
-			return refuse(l.key(f), "The key '"+key.name+"'", key.mend)
 		}
 	}
 	return nil
@@ -114,11 +117,8 @@ func (l loader) refuseUnsupported(root *document.Node) error {
 func (l loader) refuseNodes(f *Flow) error {
 	for _, n := range f.Nodes {
 		switch n.Type {
-		case "csharp", "custom_llm", "action":
+		case "csharp", "action":
 			return refuse(n.Place, "Node '"+n.Name+"' of type "+n.Type, "use a python, prompt or llm node")
-		}
-		if n.Module != "" && !strings.HasPrefix(n.Module, "promptflow.") {
-			return refuse(n.Place, "The module '"+n.Module+"' of node '"+n.Name+"'", "name a module of promptflow.tools, or none")
 		}
 	}
 	return nil

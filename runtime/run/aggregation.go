@@ -17,8 +17,8 @@ type aggregation struct {
 
 // aggregate runs the aggregation over completed lines with their inputs, which have one list per flow input. An error is that of
 // the inputs; a node that fails is in the node records only.
-func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Dict, lines []*Line, watcher Watcher) (aggregation, error) {
-	s := &stage{x: x, runID: runID, parentRunID: runID, session: &session{python: x.python}, life: ctx, watcher: watcher}
+func (x *Executor) aggregate(ctx context.Context, at place, inputs *value.Dict, lines []*Line) (aggregation, error) {
+	s := x.aggregationStage(ctx, at)
 	if len(lines) == 1 {
 		s.session = lines[0].session
 	}
@@ -32,6 +32,10 @@ func (x *Executor) aggregate(ctx context.Context, runID string, inputs *value.Di
 		return aggregation{metrics: value.NewDict()}, err
 	}
 	return x.reduceWith(ctx, s, converted, given), nil
+}
+
+func (x *Executor) aggregationStage(ctx context.Context, at place) *stage {
+	return &stage{x: x, runID: at.runID, parentRunID: at.runID, session: &session{python: x.python}, timeout: at.bounds.node, life: ctx, watcher: at.watcher}
 }
 
 // reduceWith runs the aggregation nodes.

@@ -4,24 +4,11 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
-
-// lineTimeout is why the context of a line ended.
-type lineTimeout struct {
-	line  int
-	after time.Duration
-}
-
-func (t *lineTimeout) Error() string { return "line timeout" }
-
-func (t *lineTimeout) seconds() string {
-	return strconv.FormatFloat(t.after.Seconds(), 'f', -1, 64)
-}
 
 // canceled is prompt flow's error for a node or a run that was cancelled.
 func canceled(why string) *api.Error {

@@ -27,7 +27,7 @@ import (
 // classes and messages must be the same.
 func TestFidelity(t *testing.T) {
 	harness.Integration(t)
-	folders, err := filepath.Glob("testdata/*/*/flow.dag.yaml")
+	folders, err := filepath.Glob("testdata/[fw]*/*/flow.dag.yaml")
 	must.NoError(t, err)
 	must.SliceNotEmpty(t, folders)
 	for i, f := range folders {
@@ -40,7 +40,7 @@ func TestFidelity(t *testing.T) {
 	t.Cleanup(func() { test.NoError(t, manager.Close()) })
 	for i, folder := range folders {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
-			ours := runFolder(t, FromManager(manager), folder)
+			ours := runFolder(t, FromManager(manager), folder, "")
 			compare(t, theirs[i], ours)
 		})
 	}
@@ -111,10 +111,10 @@ func dict(pairs ...any) *value.Dict {
 	return d
 }
 
-func runFolder(t *testing.T, workers Workers, folder string) *value.Dict {
+func runFolder(t *testing.T, workers Workers, folder, connections string) *value.Dict {
 	t.Helper()
 	x, err := Load(t.Context(), Config{Digest: filepath.Base(folder), Dir: folder, Workers: workers, Environment: Overwriting(nil), LineTimeout: time.Minute,
-		Images: media.NewFetcher(media.PrivateAddresses)})
+		ConnectionsFile: connections, Images: media.NewFetcher(media.PrivateAddresses)})
 	if err != nil {
 		var e *api.Error
 		must.True(t, errors.As(err, &e), must.Sprintf("%v", err))

@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -13,15 +14,20 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/graph"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/template"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
 )
 
 // Line is what one line gave.
 type Line struct {
 	Output *value.Dict // nil unless the line completed
-	Info   api.FlowRunInfo
-	Nodes  []api.NodeRunInfo
+	// Primitive says that a flex flow returned one value instead of an object; Output has it as "output".
+	Primitive bool
+	Info      api.FlowRunInfo
+	Nodes     []api.NodeRunInfo
 
-	given   map[string]any // by serialized reference, for the aggregation
+	given   map[string]any     // by serialized reference, for the aggregation
+	script  *worker.LineResult // of a script, for the aggregation
+	metrics json.RawMessage    // of a script, in place of the nodes'
 	session *session
 }
 
@@ -46,15 +52,6 @@ const (
 	pieces                     // yes
 )
 
-// lineOptions say how a line is run.
-type lineOptions struct {
-	runID     string // of the submission
-	number    *int   // of the line; nil: there are no others
-	timeout   time.Duration
-	streaming streaming
-	watcher   Watcher // nil: nobody watches
-}
-
 // RunLine runs one line without the aggregation, as a served flow does: the inputs are without a line number.
 func (x *Executor) RunLine(ctx context.Context, runID string, inputs *value.Dict) *Line {
 	o := x.OpenLine(ctx, runID, inputs, false)
@@ -62,58 +59,82 @@ func (x *Executor) RunLine(ctx context.Context, runID string, inputs *value.Dict
 	return o.Finish(nil)
 }
 
-// OpenLine runs the nodes of one line, without the aggregation, as a served flow does; Finish ends it. With stream, nodes that can
-// answer piece by piece do so, and Finish hands the pieces over.
+// OpenLine runs one line as far as it can be run before what it streams is read, without the aggregation, as a served flow does; Finish
+// ends it. With stream, what can answer piece by piece does so, and Finish hands the pieces over.
 func (x *Executor) OpenLine(ctx context.Context, runID string, inputs *value.Dict, stream bool) *Opened {
-	o := lineOptions{runID: runID, timeout: x.config.LineTimeout, streaming: whole}
+	at := place{runID: runID, bounds: bounds{x.config.LineTimeout, x.config.NodeTimeout}, streaming: whole}
 	if stream {
-		o.streaming = pieces
+		at.streaming = pieces
 	}
-	return x.open(ctx, o, inputs)
+	return x.open(ctx, at, inputs)
+}
+
+// place is which line of which run a line is, and how it is run.
+type place struct {
+	runID     string
+	number    *int // nil: none
+	batch     bool // it is one of a batch
+	bounds    bounds
+	streaming streaming
+	watcher   Watcher // nil: nobody watches
+}
+
+// bound ends the context of a line in time.
+func (p place) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.bounds.line <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, p.bounds.line, &lineTimeout{max(p.index(), 0), p.bounds.line})
+}
+
+// index is the line's number, -1 when it has none.
+func (p place) index() int {
+	if p.number == nil {
+		return -1
+	}
+	return *p.number
+}
+
+func (p place) lineRunID() string {
+	if p.number == nil {
+		return p.runID
+	}
+	return p.runID + "_" + strconv.Itoa(*p.number)
 }
 
 // line runs one line. Its session is left open for the aggregation.
-func (x *Executor) line(ctx context.Context, options lineOptions, inputs *value.Dict) *Line {
-	o := x.open(ctx, options, inputs)
+func (x *Executor) line(ctx context.Context, at place, inputs *value.Dict) *Line {
+	o := x.open(ctx, at, inputs)
 	defer o.cancel()
 	var emit func(string, any) error
-	if options.streaming == pieces {
-		emit = func(output string, item any) error { return options.watcher.Chunk(options.number, output, item) }
+	if at.streaming == pieces {
+		emit = func(output string, item any) error { return at.watcher.Chunk(at.number, output, item) }
 	}
 	return o.Finish(emit)
 }
 
-// open runs the nodes of a line.
-func (x *Executor) open(ctx context.Context, options lineOptions, inputs *value.Dict) *Opened {
+// open runs a line as far as it can be run before what it streams is read.
+func (x *Executor) open(ctx context.Context, at place, inputs *value.Dict) *Opened {
 	began := time.Now()
-	ctx, cancel := bound(ctx, options)
-	lineRunID := options.runID
-	if options.number != nil {
-		lineRunID += "_" + strconv.Itoa(*options.number)
-	}
+	ctx, cancel := at.bound(ctx)
 	l := &Line{session: &session{python: x.python}, Info: api.FlowRunInfo{
-		RunID: lineRunID, ParentRunID: options.runID, RootRunID: options.runID, FlowID: x.flow.ID, Index: options.number, StartTime: stamp(began),
+		RunID: at.lineRunID(), ParentRunID: at.runID, RootRunID: at.runID, FlowID: x.flow.ID, Index: at.number, StartTime: stamp(began),
 		Inputs: null, Output: null, Result: null, Metrics: null, MessageFormat: x.messageFormat(),
 	}}
 	s := &stage{
-		x: x, runID: options.runID, parentRunID: lineRunID, number: options.number, session: l.session,
-		streaming: options.streaming, life: ctx, watcher: options.watcher,
+		x: x, runID: at.runID, parentRunID: l.Info.RunID, number: at.number, session: l.session, timeout: at.bounds.node,
+		streaming: at.streaming, life: ctx, watcher: at.watcher,
 	}
 	o := &Opened{x: x, line: l, stage: s, ctx: ctx, cancel: cancel, began: began}
-	o.err = x.runNodes(ctx, l, s, inputs)
+	switch x.flow.Form {
+	case flow.Prompty:
+		o.err = x.runPrompty(ctx, l, at, inputs)
+	case flow.Flex:
+		o.err = x.runScript(ctx, l, at, inputs)
+	default:
+		o.err = x.runNodes(ctx, l, s, inputs)
+	}
 	return o
-}
-
-// bound ends the context of a line in time.
-func bound(ctx context.Context, options lineOptions) (context.Context, context.CancelFunc) {
-	if options.timeout <= 0 {
-		return context.WithCancel(ctx)
-	}
-	at := 0
-	if options.number != nil {
-		at = *options.number
-	}
-	return context.WithTimeoutCause(ctx, options.timeout, &lineTimeout{at, options.timeout})
 }
 
 // runNodes converts the inputs, runs the nodes and gathers the outputs.
@@ -146,6 +167,9 @@ func (l *Line) end(ctx context.Context, s *stage, began time.Time, err error) {
 		l.Info.Result = l.Info.Output
 	}
 	l.Info.SystemMetrics = lineMetrics(ended.Sub(began), s.records)
+	if l.metrics != nil {
+		l.Info.SystemMetrics = l.metrics
+	}
 	l.Nodes = s.recorded()
 }
 

@@ -48,11 +48,12 @@ func (x *Executor) runNode(ctx context.Context, request *api.RunRequest, result 
 	if err != nil {
 		return err
 	}
-	ctx, cancel := bound(ctx, lineOptions{timeout: x.config.LineTimeout})
+	at := place{bounds: x.bounds(request, 0)}
+	ctx, cancel := at.bound(ctx)
 	defer cancel()
 	s := &stage{
-		x: x, runID: result.RunID, parentRunID: result.RunID, session: &session{python: x.python}, life: ctx, watcher: watcher,
-		graph: graph.New([]*flow.Node{x.single}, nil, nil),
+		x: x, runID: result.RunID, parentRunID: result.RunID, session: &session{python: x.python}, timeout: at.bounds.node, life: ctx,
+		watcher: watcher, graph: graph.New([]*flow.Node{x.single}, nil, nil),
 	}
 	defer s.session.release()
 	given, err := x.nodeInputs(ctx, s, inputs, outputs)

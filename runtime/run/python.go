@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +30,8 @@ type Workers interface {
 type FlowWorkers interface {
 	// Tools returns what was learned of the nodes, in the order of the spec.
 	Tools() []*worker.Tool
+	// Script returns what was learned of a flow without nodes.
+	Script() *worker.Script
 	// Lease pins a session to one worker.
 	Lease(ctx context.Context) (Session, error)
 	Close() error
@@ -36,6 +40,8 @@ type FlowWorkers interface {
 // Session is one line's place in a worker: references live as long as it does.
 type Session interface {
 	Call(ctx context.Context, call worker.Call) (*worker.Result, error)
+	Line(ctx context.Context, line worker.Line) (*worker.LineResult, error)
+	Aggregate(ctx context.Context, runID string, lines []*worker.LineResult) (json.RawMessage, error)
 	Property(ctx context.Context, ref *value.Ref, node, property string) (any, error)
 	Equal(ctx context.Context, ref *value.Ref, v any) (bool, error)
 	Join(ctx context.Context, ref *value.Ref) (string, error)
@@ -84,13 +90,29 @@ func newPython(c Config, f *flow.Flow, format media.Format, environment map[stri
 	p := &python{workers: c.Workers, spec: worker.FlowSpec{
 		ID: c.Digest, Dir: c.Dir, Env: environment, Connections: json.RawMessage(value.Encode(connections.Dict())), MessageFormat: string(format),
 	}}
+	if f.Form != flow.DAG {
+		p.spec.Script = scriptSpec(c, f)
+	}
+	if f.Code != "" {
+		p.spec.Dir = filepath.Join(c.Dir, f.Code)
+	}
 	for _, n := range f.Nodes {
-		if n.Type == flow.Python && n.Source != nil {
+		if (n.Type == flow.Python || n.Type == flow.CustomLLM) && n.Source != nil {
 			p.spec.Nodes = append(p.spec.Nodes, n.Raw)
+		}
+		if n.Module != "" && !slices.Contains(ownModules, n.Module) {
+			p.spec.Modules = append(p.spec.Modules, [2]string{n.Name, n.Module})
 		}
 	}
 	return p
 }
+
+// ownModules are the modules of llm and embedding nodes that every installation of prompt flow's tools has. They are not imported for
+// the sake of a node that names them.
+var ownModules = []string{"promptflow.tools.aoai", "promptflow.tools.openai", "promptflow.tools.embedding"}
+
+// needed reports whether the flow cannot be loaded without a worker.
+func (p *python) needed() bool { return len(p.spec.Nodes) > 0 || len(p.spec.Modules) > 0 }
 
 func (p *python) flow(ctx context.Context) (FlowWorkers, error) {
 	p.mu.Lock()

@@ -32,10 +32,10 @@ func (r *resolver) resolve(ctx context.Context) error {
 	r.session = &session{python: r.x.python}
 	defer r.session.release()
 	tools := map[string]*worker.Tool{}
-	if len(r.x.python.spec.Nodes) > 0 {
+	if r.x.python.needed() {
 		workers, err := r.x.python.flow(ctx)
 		if err != nil {
-			return err
+			return r.locateModule(err)
 		}
 		for _, t := range workers.Tools() {
 			tools[t.Node] = t
@@ -49,6 +49,20 @@ func (r *resolver) resolve(ctx context.Context) error {
 		r.x.steps[n.Name] = s
 	}
 	return nil
+}
+
+// locateModule gives the error of a module that cannot be imported the place of the node that asks for it.
+func (r *resolver) locateModule(err error) error {
+	var e *api.Error
+	if !errors.As(err, &e) || e.Class() != "FailedToImportModule" {
+		return err
+	}
+	for _, n := range r.x.flow.Nodes {
+		if n.Module != "" && strings.Contains(e.Message, "module '"+n.Module+"'") {
+			return locate(err, n)
+		}
+	}
+	return err
 }
 
 // locate gives an error the node's place, unless it has a better one.
@@ -69,7 +83,7 @@ func (r *resolver) node(ctx context.Context, n *flow.Node, t *worker.Tool) (step
 		return nil, loadFailure(n, flow.Class{api.UserError}, "UserErrorException", "Node "+n.Name+" does not have source defined.")
 	}
 	switch n.Type {
-	case flow.Python:
+	case flow.Python, flow.CustomLLM:
 		if t == nil {
 			return nil, loadFailure(n, flow.Class{api.SystemError, "UnexpectedError"}, "UnexpectedError", "the worker did not load it")
 		}

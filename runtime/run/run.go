@@ -20,6 +20,8 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/tool"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
 )
 
 const (
@@ -36,7 +38,13 @@ const (
 type Config struct {
 	Digest  string // of the bundle, for logs and results
 	Dir     string // the flow's folder, which workers read too
+	Flow    flow.Options
 	Workers Workers
+	// Init are the arguments of a flex flow's class, or what overrides a prompty file's front matter; nil means none.
+	Init *value.Dict
+	// Serving says that the flow is served: a flex flow's values are then converted by its YAML alone, not by its code, and a
+	// prompty file's sample does not stand in for absent inputs.
+	Serving bool
 	// Environment is what the flow sees beyond the process's environment: its own variables and the submission's.
 	Environment func(f *flow.Flow) map[string]string
 	// ConnectionsFile holds the connections; empty means there are none.
@@ -52,6 +60,8 @@ type Config struct {
 	AnyFile bool
 	// LineTimeout bounds a line; 0 means none for single lines and DefaultBatchLineTimeout for lines of a batch.
 	LineTimeout time.Duration
+	// NodeTimeout bounds a node; 0 means none.
+	NodeTimeout time.Duration
 }
 
 // Executor is a flow that is ready to run. It may be used by many goroutines at once.
@@ -65,6 +75,8 @@ type Executor struct {
 	all     []*flow.Node
 	steps   map[string]step
 	media   *media.Loader
+	script  *worker.Script // of a flow without nodes that runs in workers
+	prompty *tool.Prompty  // of a prompty file that runs here
 	python  *python
 	closing sync.Once
 }
@@ -83,7 +95,7 @@ func Load(ctx context.Context, config Config) (*Executor, error) {
 		return nil, err
 	}
 	defer root.Close()
-	if x.flow, err = flow.Load(root.FS()); err != nil {
+	if x.flow, err = flow.LoadWith(root.FS(), config.Flow); err != nil {
 		return nil, err
 	}
 	if err := x.prepare(ctx, root.FS()); err != nil {
@@ -111,6 +123,12 @@ func (x *Executor) prepare(ctx context.Context, dir fs.FS) error {
 	}
 	resolveReferences(environment, connections)
 	x.python = newPython(x.config, x.flow, x.media.Format, environment, connections)
+	switch x.flow.Form {
+	case flow.Prompty:
+		return x.preparePrompty(ctx, dir, environment, connections)
+	case flow.Flex:
+		return x.prepareScript(ctx)
+	}
 	r := resolver{x: x, dir: dir, connections: connections}
 	if err := r.resolve(ctx); err != nil {
 		return err

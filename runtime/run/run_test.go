@@ -51,6 +51,8 @@ func (f *fakeWorkers) Tools() []*worker.Tool {
 	return tools
 }
 
+func (f *fakeWorkers) Script() *worker.Script { return nil }
+
 func (f *fakeWorkers) Lease(context.Context) (Session, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -67,6 +69,14 @@ type fakeSession struct{ f *fakeWorkers }
 func (s *fakeSession) Call(ctx context.Context, c worker.Call) (*worker.Result, error) {
 	v, err := s.f.call(ctx, c)
 	return &worker.Result{Value: v, Error: err, Inputs: json.RawMessage("{}"), Started: time.Now()}, nil
+}
+
+func (s *fakeSession) Line(context.Context, worker.Line) (*worker.LineResult, error) {
+	return nil, errors.New("no script")
+}
+
+func (s *fakeSession) Aggregate(context.Context, string, []*worker.LineResult) (json.RawMessage, error) {
+	return nil, errors.New("no script")
 }
 
 func (s *fakeSession) Property(context.Context, *value.Ref, string, string) (any, error) {

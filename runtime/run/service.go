@@ -12,11 +12,7 @@ import (
 
 // BatchLine runs one line of a batch, with the batch's bound on time. What it gives to the aggregation is plain: it is to be sent away.
 func (x *Executor) BatchLine(ctx context.Context, runID string, number int, inputs *value.Dict) (*Line, error) {
-	timeout := x.config.LineTimeout
-	if timeout <= 0 {
-		timeout = DefaultBatchLineTimeout
-	}
-	l := x.line(ctx, lineOptions{runID: runID, number: &number, timeout: timeout}, inputs)
+	l := x.line(ctx, place{runID: runID, number: &number, batch: true, bounds: x.bounds(&api.RunRequest{}, DefaultBatchLineTimeout)}, inputs)
 	defer l.session.release()
 	for _, r := range x.flow.AggregationReferences() {
 		if ref, ok := l.given[r.String()].(*value.Ref); ok {
@@ -32,7 +28,7 @@ func (x *Executor) BatchLine(ctx context.Context, runID string, number int, inpu
 
 // OpenBatchLine is BatchLine that streams: Finish hands the pieces over.
 func (x *Executor) OpenBatchLine(ctx context.Context, runID string, number int, inputs *value.Dict) *Opened {
-	return x.open(ctx, lineOptions{runID: runID, number: &number, timeout: x.config.LineTimeout, streaming: pieces}, inputs)
+	return x.open(ctx, place{runID: runID, number: &number, bounds: x.bounds(&api.RunRequest{}, 0), streaming: pieces}, inputs)
 }
 
 // Aggregation is what the nodes after all lines gave.
@@ -58,7 +54,7 @@ func (x *Executor) Aggregate(ctx context.Context, runID string, inputs, given *v
 			return Aggregation{}, err
 		}
 	}
-	s := &stage{x: x, runID: runID, parentRunID: runID, session: &session{python: x.python}, life: ctx}
+	s := x.aggregationStage(ctx, place{runID: runID, bounds: x.bounds(&api.RunRequest{}, 0)})
 	defer s.session.release()
 	a := x.reduceWith(ctx, s, converted, lists)
 	return Aggregation{Metrics: a.metrics, Nodes: a.nodes}, nil

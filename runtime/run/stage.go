@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
@@ -19,7 +20,8 @@ type stage struct {
 	number      *int   // of the line
 	graph       *graph.Graph
 	session     *session
-	records     []*record // in the order in which the nodes were started or bypassed
+	timeout     time.Duration // of a node; 0: none
+	records     []*record     // in the order in which the nodes were started or bypassed
 	streaming   streaming
 	life        context.Context // of the line, in which streams are read
 	watcher     Watcher         // nil: nobody watches
@@ -130,6 +132,11 @@ func (s *stage) step(ctx context.Context, slots chan struct{}, st step, r *recor
 			o.err = api.NewError([]string{api.SystemError, "UnexpectedError"}, flow.TargetExecutor, "Node '%s' failed in the runtime itself: %v. Please report this.", n.Name, r)
 		}
 	}()
+	if s.timeout > 0 {
+		bounded, cancel := context.WithTimeoutCause(ctx, s.timeout, &nodeTimeout{n, s.timeout})
+		defer cancel()
+		return timedOut(bounded, st.run(bounded, s, n, inputs))
+	}
 	return st.run(ctx, s, n, inputs)
 }
 

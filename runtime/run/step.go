@@ -62,7 +62,9 @@ func (p *pythonStep) run(ctx context.Context, s *stage, n *flow.Node, inputs []g
 	}
 	for _, in := range inputs {
 		if in.From.Kind != flow.Literal {
-			call.Inputs = append(call.Inputs, worker.Input{Name: in.Name, Value: in.Value, Property: in.Property, Source: in.From.Name})
+			call.Inputs = append(call.Inputs, worker.Input{
+				Name: in.Name, Value: in.Value, Property: in.Property, Source: in.From.Name, Hidden: s.hiddenIn(n, in),
+			})
 		}
 	}
 	result, err := session.Call(ctx, call)
@@ -77,6 +79,22 @@ func (p *pythonStep) run(ctx context.Context, s *stage, n *flow.Node, inputs []g
 		o.systemMetrics, _ = value.DecodeDict(result.SystemMetrics) // ours; a bad one is none
 	}
 	return o
+}
+
+// hiddenIn returns what a prompt node's text hides from a node that reads chat roles, nil for what is no such text.
+func (s *stage) hiddenIn(n *flow.Node, in graph.Input) *worker.Hidden {
+	if n.Type != flow.CustomLLM || in.From.Kind != flow.NodeOutput || in.From.Property != "" {
+		return nil
+	}
+	from := s.x.flow.Node(in.From.Name)
+	if _, isText := in.Value.(string); !isText || from == nil || from.Type != flow.Prompt {
+		return nil
+	}
+	hidden := &worker.Hidden{}
+	if e := s.escapesOf(in.From.Name); e != nil {
+		hidden.Text, hidden.Words = e.Hidden()
+	}
+	return hidden
 }
 
 // native is a tool that runs in Go.

@@ -27,6 +27,9 @@ type Opened struct {
 // Failed reports whether the line has failed already.
 func (o *Opened) Failed() bool { return o.err != nil }
 
+// Primitive says that a flex flow gave one value instead of an object; the outputs have it as "output".
+func (o *Opened) Primitive() bool { return o.line.Primitive }
+
 // Info returns the line's record as it is now.
 func (o *Opened) Info() api.FlowRunInfo {
 	info := o.line.Info

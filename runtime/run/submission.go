@@ -72,17 +72,17 @@ func (x *Executor) runOne(ctx context.Context, request *api.RunRequest, result *
 		return err
 	}
 	number := 0
-	options := lineOptions{runID: result.RunID, number: &number, timeout: x.config.LineTimeout, streaming: whole, watcher: watcher}
+	at := place{runID: result.RunID, number: &number, bounds: x.bounds(request, 0), streaming: whole, watcher: watcher}
 	if watcher != nil {
-		options.streaming = pieces
+		at.streaming = pieces
 	}
-	line := x.line(ctx, options, inputs)
+	line := x.line(ctx, at, inputs)
 	defer line.session.release()
 	result.Status, result.Error = line.Info.Status, line.Info.Error
 	result.Metrics = json.RawMessage("{}")
 	result.NodeRuns = line.Nodes
 	if line.Completed() && len(line.given) > 0 {
-		x.aggregateOne(ctx, inputs, line, result, watcher)
+		x.aggregateOne(ctx, at, inputs, line, result)
 	}
 	result.Output = line.Info.Output
 	if value.HasMedia(line.Output) {
@@ -92,12 +92,12 @@ func (x *Executor) runOne(ctx context.Context, request *api.RunRequest, result *
 	return nil
 }
 
-func (x *Executor) aggregateOne(ctx context.Context, inputs *value.Dict, line *Line, result *api.RunResult, watcher Watcher) {
+func (x *Executor) aggregateOne(ctx context.Context, at place, inputs *value.Dict, line *Line, result *api.RunResult) {
 	lists := value.NewDictSize(inputs.Len())
 	for name, v := range inputs.All() {
 		lists.Set(name, []any{v})
 	}
-	a, err := x.aggregate(ctx, result.RunID, lists, []*Line{line}, watcher)
+	a, err := x.aggregate(ctx, at, lists, []*Line{line})
 	if err != nil {
 		result.Error, result.Status = asError(ctx, err), api.StatusFailed
 	}
@@ -115,7 +115,8 @@ func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result
 	if err != nil {
 		return err
 	}
-	lines := x.runLines(ctx, result.RunID, inputs, watcher)
+	at := place{runID: result.RunID, batch: true, bounds: x.bounds(request, DefaultBatchLineTimeout), watcher: watcher}
+	lines := x.runLines(ctx, at, inputs)
 	defer func() {
 		for _, l := range lines {
 			l.session.release()
@@ -127,14 +128,17 @@ func (x *Executor) runBatch(ctx context.Context, request *api.RunRequest, result
 		result.Status, result.Error = api.StatusCanceled, asError(ctx, err)
 		return nil
 	}
-	if len(x.reduce) > 0 {
-		x.aggregateBatch(ctx, inputs, lines, result, watcher)
+	switch {
+	case len(x.reduce) > 0:
+		x.aggregateBatch(ctx, at, inputs, lines, result)
+	case x.script != nil && x.script.Aggregates:
+		x.aggregateScript(ctx, lines, result)
 	}
 	return nil
 }
 
 func (x *Executor) batchInputs(lines []json.RawMessage) ([]*value.Dict, error) {
-	if len(x.flow.Inputs) == 0 {
+	if len(x.flow.Inputs) == 0 && x.flow.Form == flow.DAG {
 		return nil, flow.Fail(flow.InputNotFound, flow.TargetExecutor, "The input for flow cannot be empty in batch mode. Please review your flow and provide valid inputs.")
 	}
 	if len(lines) == 0 {
@@ -147,29 +151,30 @@ func (x *Executor) batchInputs(lines []json.RawMessage) ([]*value.Dict, error) {
 		if err != nil {
 			return nil, err
 		}
-		inputs[i] = x.flow.WithDefaults(d)
+		inputs[i] = d
+		if x.flow.Form == flow.DAG {
+			inputs[i] = x.flow.WithDefaults(d)
+		}
 	}
 	return inputs, nil
 }
 
 // runLines runs the lines, some at a time. It returns when all have ended.
-func (x *Executor) runLines(ctx context.Context, runID string, inputs []*value.Dict, watcher Watcher) []*Line {
-	timeout := x.config.LineTimeout
-	if timeout <= 0 {
-		timeout = DefaultBatchLineTimeout
-	}
+func (x *Executor) runLines(ctx context.Context, at place, inputs []*value.Dict) []*Line {
 	lines := make([]*Line, len(inputs))
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range min(x.config.Lines, len(inputs)) {
 		wg.Go(func() {
 			for i := range next {
-				lines[i] = x.line(ctx, lineOptions{runID: runID, number: &i, timeout: timeout, watcher: watcher}, inputs[i])
+				at := at
+				at.number = &i
+				lines[i] = x.line(ctx, at, inputs[i])
 				if !x.needsSession(lines[i], len(inputs)) {
 					lines[i].session.release()
 				}
-				if watcher != nil {
-					watcher.Line(lines[i].Info, lines[i].Output)
+				if at.watcher != nil {
+					at.watcher.Line(lines[i].Info, lines[i].Output)
 				}
 			}
 		})
@@ -205,7 +210,7 @@ func (x *Executor) collect(lines []*Line, result *api.RunResult) {
 	}
 }
 
-func (x *Executor) aggregateBatch(ctx context.Context, inputs []*value.Dict, lines []*Line, result *api.RunResult, watcher Watcher) {
+func (x *Executor) aggregateBatch(ctx context.Context, at place, inputs []*value.Dict, lines []*Line, result *api.RunResult) {
 	var completed []*Line
 	lists := value.NewDict()
 	for _, in := range x.flow.Inputs {
@@ -222,7 +227,7 @@ func (x *Executor) aggregateBatch(ctx context.Context, inputs []*value.Dict, lin
 			lists.Set(in.Name, append(list.([]any), v))
 		}
 	}
-	a, err := x.aggregate(ctx, result.RunID, lists, completed, watcher)
+	a, err := x.aggregate(ctx, at, lists, completed)
 	if err != nil {
 		result.Error, result.Status = asError(ctx, err), api.StatusFailed
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/connection"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
 // Config is how a runtime is set up. Zero values mean the defaults.
@@ -35,10 +36,12 @@ type Config struct {
 	Digest         string
 	// ExecutorService opens prompt flow's executor-service API, whose callers name folders of this machine; default: closed.
 	ExecutorService bool
-	NoImageURLs     bool     // images are not fetched from URLs; default: they are, from public addresses
-	Included        []string // outputs of /score; nil: all that are not for evaluation only
+	NoImageURLs     bool        // images are not fetched from URLs; default: they are, from public addresses
+	Init            *value.Dict // arguments of the served flex flow's class; default none
+	Included        []string    // outputs of /score; nil: all that are not for evaluation only
 	BuildInfo       string
 	LineTimeout     time.Duration // 0: none for single lines
+	NodeTimeout     time.Duration // 0: none
 	MaxFlows        int           // bundles kept; default 64
 	MaxFlowBytes    int64         // bytes of unpacked bundles kept; default 4 GiB
 	MaxBody         int64         // bytes of a submission; default 64 MiB
@@ -92,18 +95,20 @@ func ConfigFromEnv(env connection.Lookup) (Config, error) {
 	if task := get("NOMAD_TASK_DIR"); c.Data == "" && task != "" {
 		c.Data = filepath.Join(task, "promptflow")
 	}
-	var serviceError error
-	c.ExecutorService, serviceError = onOff("PROMPTFLOW_EXECUTOR_SERVICE", get("PROMPTFLOW_EXECUTOR_SERVICE"), false)
-	urls, err := onOff("PROMPTFLOW_IMAGE_URLS", get("PROMPTFLOW_IMAGE_URLS"), true)
-	c.NoImageURLs = !urls
-	errs := []error{err, serviceError}
-	var timeout int
+	var timeout, nodeTimeout int
+	var err, initErr, serviceErr, urlsErr error
+	urls := true
 	c.Included, err = included(get("PROMPTFLOW_RESPONSE_INCLUDED_FIELDS"))
-	errs = append(errs,
+	c.Init, initErr = initConfig(get("PF_FLOW_INIT_CONFIG"))
+	c.ExecutorService, serviceErr = onOff("PROMPTFLOW_EXECUTOR_SERVICE", get("PROMPTFLOW_EXECUTOR_SERVICE"), false)
+	urls, urlsErr = onOff("PROMPTFLOW_IMAGE_URLS", get("PROMPTFLOW_IMAGE_URLS"), true)
+	c.NoImageURLs = !urls
+	errs := []error{
 		number(get, "PROMPTFLOW_MAX_CONCURRENCY", 1, &c.MaxConcurrency), number(get, "PROMPTFLOW_WORKERS", 0, &c.Workers),
-		number(get, "PF_LINE_TIMEOUT_SEC", 1, &timeout), err,
-	)
-	c.LineTimeout = time.Duration(timeout) * time.Second
+		number(get, "PF_LINE_TIMEOUT_SEC", 1, &timeout), number(get, "PROMPTFLOW_NODE_TIMEOUT_SEC", 1, &nodeTimeout),
+		err, initErr, serviceErr, urlsErr,
+	}
+	c.LineTimeout, c.NodeTimeout = time.Duration(timeout)*time.Second, time.Duration(nodeTimeout)*time.Second
 	c = c.withDefaults()
 	return c, errors.Join(append(errs, c.check())...)
 }
@@ -120,6 +125,18 @@ func onOff(name, text string, byDefault bool) (bool, error) {
 	default:
 		return byDefault, fmt.Errorf("read %s %q: want on or off", name, text)
 	}
+}
+
+// initConfig reads PF_FLOW_INIT_CONFIG, a JSON object.
+func initConfig(text string) (*value.Dict, error) {
+	if text == "" {
+		return nil, nil
+	}
+	d, err := value.DecodeDict([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("read PF_FLOW_INIT_CONFIG: it can't be deserialized to json: %w: want an object of argument names and values", err)
+	}
+	return d, nil
 }
 
 func number(get func(string) string, name string, least int, to *int) error {

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/run"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
@@ -28,6 +30,8 @@ const (
 	loadTimeout = 2 * time.Minute
 	// maxLoaded is how many flows keep their workers while idle; each costs at least one process.
 	maxLoaded = 16
+	// maxTimeout is the longest bound on a line or a node that a submission may ask for.
+	maxTimeout = 30 * 24 * time.Hour
 )
 
 // flows keeps the bundles that were handed in, in a folder each, and the executors made of them. Bundles beyond the bounds and
@@ -55,7 +59,7 @@ type bundled struct {
 	dir    string
 	bytes  int64
 	used   uint64
-	loaded map[string]*loaded // by environment
+	loaded map[string]*loaded // by what they were loaded with
 }
 
 // loaded is an executor, or one in the making.
@@ -246,8 +250,19 @@ func (b *bundled) close() {
 	}
 }
 
-// get returns the executor of a bundle with an environment, of all nodes or of one, loading it first where needed.
-func (f *flows) get(ctx context.Context, digest string, environment map[string]string, node string) (*lease, error) {
+// get returns the executor of the bundle that a submission names, of all nodes or of one, loading it first where needed.
+func (f *flows) get(ctx context.Context, request *api.RunRequest) (*lease, error) {
+	digest := request.Flow
+	c := run.Config{
+		Digest: digest, Flow: flow.Options{File: request.FlowFile, Variant: request.Variant}, Environment: run.Overwriting(request.EnvironmentVariables),
+		Node: request.Node,
+	}
+	if len(request.Init) > 0 {
+		var err error
+		if c.Init, err = value.DecodeDict(request.Init); err != nil {
+			return nil, badRun("has an 'init' that is no object")
+		}
+	}
 	f.mu.Lock()
 	b := f.bundles[digest]
 	if b == nil {
@@ -255,7 +270,8 @@ func (f *flows) get(ctx context.Context, digest string, environment map[string]s
 		return nil, fault([]string{"FlowNotFound"}, http.StatusFailedDependency, "The flow %s is not on this instance. Please hand it in with PUT /v1/flows/%s and send the submission again.", digest, digest)
 	}
 	b.used = f.tick()
-	l := f.enter(b, node+"\x00"+environmentKey(environment), run.Config{Digest: digest, Dir: b.dir, Environment: run.Overwriting(environment), Node: node})
+	c.Dir = b.dir
+	l := f.enter(b, loadKey(request), c)
 	f.mu.Unlock()
 	return f.wait(ctx, l, digest)
 }
@@ -272,18 +288,20 @@ func (f *flows) serve(ctx context.Context, path string) (*lease, error) {
 		b = &bundled{digest: name, dir: dir, loaded: map[string]*loaded{}}
 	}
 	b.used = f.tick()
-	l := f.enter(b, "served", run.Config{Digest: name, Dir: dir, Environment: run.Filling(os.LookupEnv)})
+	l := f.enter(b, "served", run.Config{Digest: name, Dir: dir, Environment: run.Filling(os.LookupEnv), Init: f.config.Init, Serving: true})
 	f.mu.Unlock()
 	return f.wait(ctx, l, name)
 }
 
-func environmentKey(environment map[string]string) string {
-	if len(environment) == 0 {
+// loadKey names what a submission has its flow loaded with.
+func loadKey(r *api.RunRequest) string {
+	if len(r.EnvironmentVariables) == 0 && r.FlowFile == "" && r.Variant == "" && r.Node == "" && len(r.Init) == 0 {
 		return ""
 	}
 	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(environment)) {
-		h.Write(value.Encode([]any{name, environment[name]}))
+	h.Write(value.Encode([]any{r.FlowFile, r.Variant, r.Node, string(r.Init)}))
+	for _, name := range slices.Sorted(maps.Keys(r.EnvironmentVariables)) {
+		h.Write(value.Encode([]any{name, r.EnvironmentVariables[name]}))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -295,7 +313,7 @@ func (f *flows) enter(b *bundled, key string, c run.Config) *loaded {
 		l = &loaded{done: make(chan struct{})}
 		b.loaded[key] = l
 		c.Workers, c.Logger, c.ConnectionsFile, c.LineTimeout = f.workers, f.config.Logger, f.config.Connections, f.config.LineTimeout
-		c.Images = f.images
+		c.NodeTimeout, c.Images = f.config.NodeTimeout, f.images
 		f.loading.Go(func() { f.load(b, key, l, c) })
 		f.retire()
 	}

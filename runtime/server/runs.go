@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ func (s *server) flowOf(r *http.Request, request *api.RunRequest) (*lease, error
 		if !isDigest(request.Flow) {
 			return nil, fault([]string{"InvalidDigest"}, http.StatusBadRequest, "%q is not the digest of a bundle. Please send 'sha256:' and 64 hexadecimal digits.", request.Flow)
 		}
-		return s.flows.get(r.Context(), request.Flow, request.EnvironmentVariables, request.Node)
+		return s.flows.get(r.Context(), request)
 	}
 	s.mu.Lock()
 	served := s.served
@@ -114,11 +115,13 @@ func (s *server) flowOf(r *http.Request, request *api.RunRequest) (*lease, error
 	if served == nil {
 		return nil, fault([]string{"FlowMissing"}, http.StatusBadRequest, "The submission names no flow. Please send its digest in 'flow'.")
 	}
-	if request.Node != "" {
-		return nil, fault([]string{"NotSupported"}, http.StatusBadRequest, "The flow that is served runs as a whole. Please send no node, or the digest of a flow.")
-	}
-	if len(request.EnvironmentVariables) > 0 {
-		return nil, fault([]string{"NotSupported"}, http.StatusBadRequest, "The flow that is served keeps its environment. Please send no environment_variables, or the digest of a flow.")
+	for name, given := range map[string]bool{
+		"environment_variables": len(request.EnvironmentVariables) > 0, "flow_file": request.FlowFile != "", "variant": request.Variant != "", "init": len(request.Init) > 0,
+		"node": request.Node != "",
+	} {
+		if given {
+			return nil, fault([]string{"NotSupported"}, http.StatusBadRequest, "The flow that is served stays as it was loaded. Please send no %s, or the digest of a flow.", name)
+		}
 	}
 	return &lease{served.Executor, served.name, func() {}}, nil
 }
@@ -175,11 +178,33 @@ func decodeField(request *api.RunRequest, name string, v any) error {
 		}
 	case name == "environment_variables" && isDict:
 		return decodeEnvironment(request, dict)
-	case name == "flow" || name == "run_id" || name == "lines" || name == "environment_variables" || name == "node" || name == "dependency_nodes_outputs":
+	case name == "flow_file" && isText:
+		request.FlowFile = text
+	case name == "variant" && isText:
+		request.Variant = text
+	case name == "init" && isDict:
+		request.Init = value.Encode(v)
+	case name == "line_timeout_sec":
+		return decodeSeconds(&request.LineTimeout, name, v)
+	case name == "node_timeout_sec":
+		return decodeSeconds(&request.NodeTimeout, name, v)
+	case slices.Contains(runFields, name):
 		return badRun("has a '%s' of type %s", name, value.TypeName(v))
 	default:
 		return badRun("has the field '%s', which this runtime does not know", name)
 	}
+	return nil
+}
+
+// runFields are those of a submission that must be of one type.
+var runFields = []string{"flow", "run_id", "node", "dependency_nodes_outputs", "lines", "environment_variables", "flow_file", "variant", "init"}
+
+func decodeSeconds(to *float64, name string, v any) error {
+	f, err := value.Float(v)
+	if _, isText := v.(string); err != nil || isText || !(f >= 0 && f <= maxTimeout.Seconds()) {
+		return badRun("has a '%s' of %s, which is no number of seconds from 0 to %.0f", name, value.Repr(v), maxTimeout.Seconds())
+	}
+	*to = f
 	return nil
 }
 

@@ -110,8 +110,17 @@ func (s *server) scoreFlow(w http.ResponseWriter, r *http.Request, served *lease
 		return notAcceptable(accept, "application/json")
 	}
 	s.stats.answered(flowLabel(served), http.StatusOK, nil, false, began)
-	writeJSON(w, http.StatusOK, value.Encode(served.Format().Base64(s.visible(served.Flow(), line.Output))))
+	writeJSON(w, http.StatusOK, value.Encode(served.Format().Base64(s.answerOf(served.Flow(), line))))
 	return nil
+}
+
+// answerOf is what callers see of a line: its visible outputs, or the one value that a flex flow returned.
+func (s *server) answerOf(f *flow.Flow, line *run.Line) any {
+	out := s.visible(f, line.Output)
+	if v, ok := out.Get("output"); ok && line.Primitive {
+		return v
+	}
+	return out
 }
 
 // nothing takes the pieces of outputs that nobody sees.

@@ -61,6 +61,7 @@ func encodeFlowRun(r api.FlowRunInfo) []byte {
 	o.set("upload_metrics", false)
 	o.set("otel_trace_id", "")
 	o.set("message_format", r.MessageFormat)
+	o.optional("logs", encodeLogs(r.Logs))
 	return o.end()
 }
 

@@ -14,6 +14,14 @@ type Escapes struct {
 	mapping mapping
 }
 
+// Hidden returns the text with its role words hidden, and pairs of a UUID and the word that it stands for.
+func (e *Escapes) Hidden() (text string, words [][2]string) {
+	for _, h := range e.mapping {
+		words = append(words, [2]string{h.id, h.word})
+	}
+	return e.text, words
+}
+
 // mapping holds hidden role words in the order of a Python dict; keys are UUIDs.
 type mapping []hidden
 

@@ -17,6 +17,7 @@ import (
 // The rules of promptflow-tools' handle_openai_error.
 const (
 	maxRetries       = 100 // beyond the first attempt
+	maxPromptyTries  = 10  // the same of a prompty file
 	max422           = 3   // attempts in a row that end with 422
 	minBackoff       = 3 * time.Second
 	maxBackoff       = 60 * time.Second
@@ -90,6 +91,7 @@ func statusClass(status int) string {
 
 // attempts counts what decides whether to go on.
 type attempts struct {
+	most  int // beyond the first
 	index int // of the attempt that failed last, from 0
 	row   int // how many in a row ended with 422
 }
@@ -101,7 +103,7 @@ func (a *attempts) exhausted(f *apiFailure) bool {
 	} else {
 		a.row = 0
 	}
-	return a.index == maxRetries || a.row == max422
+	return a.index == a.most || a.row == max422
 }
 
 // backoff returns how long to wait before the next attempt, and the line that promptflow-tools prints about it.
@@ -131,10 +133,30 @@ func readRetryAfter(text string, now time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
+// gaveUp is a failure after which no other attempt is made.
+type gaveUp struct {
+	*apiFailure
+	exhausted bool // it could have been tried again, but for the number of attempts
+}
+
 // persist sends until there is an answer, a failure that stays, or no more attempts (handle_openai_error). It tells log what
 // promptflow-tools prints.
 func persist[T any](ctx context.Context, c *Client, e *endpoint, send func() (T, error), log func(line string)) (T, error) {
-	var a attempts
+	got, err := try(ctx, c, e, send, maxRetries, log)
+	var f *gaveUp
+	switch {
+	case !errors.As(err, &f):
+		return got, err
+	case f.exhausted:
+		return got, wrapped(f.apiFailure, "Exceed max retry times. ")
+	default:
+		return got, wrapped(f.apiFailure, "")
+	}
+}
+
+// try is persist with a number of attempts beyond the first. What the endpoint's failures end with is a *gaveUp.
+func try[T any](ctx context.Context, c *Client, e *endpoint, send func() (T, error), most int, log func(line string)) (T, error) {
+	a := attempts{most: most}
 	var none T
 	for ; ; a.index++ {
 		got, err := send()
@@ -148,11 +170,11 @@ func persist[T any](ctx context.Context, c *Client, e *endpoint, send func() (T,
 			if f.kind == insufficientCode && f.status == http.StatusTooManyRequests {
 				log(f.class + " with insufficient quota. Throw user error.")
 			}
-			return none, wrapped(f, "")
+			return none, &gaveUp{f, false}
 		}
 		if a.exhausted(f) {
 			log(f.class + " reached max retry. Exit retry with user error.")
-			return none, wrapped(f, "Exceed max retry times. ")
+			return none, &gaveUp{f, true}
 		}
 		d, line := a.backoff(f, c.now())
 		log(line)

@@ -1,6 +1,9 @@
 package worker
 
-import "strings"
+import (
+	"os"
+	"strings"
+)
 
 // ownVariables are the runtime's settings and credentials: flows of anybody run in workers and must not read them.
 // Prompt flow's own PROMPTFLOW_ variables (serving) are not read in workers, so the whole prefix goes.
@@ -47,4 +50,19 @@ func allowedVariables(env map[string]string) map[string]string {
 		}
 	}
 	return allowed
+}
+
+// Visible returns the lookup of what a flow sees of the environment when these are its variables: they come first, and of this process's
+// all but the runtime's own. It is for what reads a flow's files outside of a worker.
+func Visible(flow map[string]string) func(name string) (string, bool) {
+	allowed := allowedVariables(flow)
+	return func(name string) (string, bool) {
+		if text, ok := allowed[name]; ok {
+			return text, true
+		}
+		if isOwnVariable(name) {
+			return "", false
+		}
+		return os.LookupEnv(name)
+	}
 }

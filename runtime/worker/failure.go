@@ -19,8 +19,12 @@ func finish(e *api.Error) *api.Error {
 
 // crashError is prompt flow's ProcessCrashError (executor/_errors.py) with its class, target and first words, and how it ended.
 func crashError(c *crash, doing string) *api.Error {
+	others := ""
+	if c.others > 0 {
+		others = fmt.Sprintf(" It worked on %d more of the flow's calls, any of which may have caused this.", c.others)
+	}
 	e := api.NewError([]string{api.UserError, "ProcessCrashError"}, "Executor",
-		"Process crashed while executing %s: %s. Look for native code, os._exit or too much memory in the flow's Python code.", doing, c.cause)
+		"Process crashed while executing %s: %s. Look for native code, os._exit or too much memory in the flow's Python code.%s", doing, c.cause, others)
 	e.ReferenceCode = "Executor"
 	return e
 }

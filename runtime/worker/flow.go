@@ -20,6 +20,12 @@ type FlowSpec struct {
 	// Nodes are the nodes that Python runs, as the YAML has them with default variants applied, in the flow's order. A flow
 	// without any may still render templates.
 	Nodes []*value.Dict
+	// Modules are pairs of a node and a module that it asks to be imported before anything is loaded.
+	Modules [][2]string
+	// Script is set for a flow without nodes.
+	Script *ScriptSpec
+	// Keep keeps one worker for ever: it may hold what is dear to make.
+	Keep bool
 	// Connections is prompt flow's connections object: name -> {"type", "value", "secret_keys", …}. Empty means none.
 	Connections json.RawMessage
 	// Env is set in workers over the inherited environment; names that prompt flow denies are left out.
@@ -73,17 +79,21 @@ type Flow struct {
 	head    map[string]any
 	tools   map[string]*Tool
 	order   []*Tool
+	script  *Script
 
-	wg sync.WaitGroup
+	wg      sync.WaitGroup
+	loading sync.Mutex // of the flow's code, once at a time
 
-	mu       sync.Mutex
-	workers  []*process
-	starting int
-	changed  chan struct{} // closed and replaced whenever workers or starting change
-	failure  error         // of the last start, for those who wait
-	closed   bool
-	reaper   *time.Timer
-	session  uint64
+	mu         sync.Mutex
+	template   *template // what workers are forked from; nil while there is none
+	workers    []*process
+	starting   int
+	changed    chan struct{} // closed and replaced whenever workers or starting change
+	failure    error         // of the last start, for those who wait
+	aloneUntil time.Time     // while every session has a worker of its own
+	closed     bool
+	reaper     *time.Timer
+	session    uint64
 }
 
 // Open loads a flow in a first worker. Nodes that cannot be loaded have their error in [Flow.Tools]; Open itself fails
@@ -97,12 +107,13 @@ func (m *Manager) Open(ctx context.Context, spec FlowSpec) (*Flow, error) {
 	spec.Dir = dir
 	f := &Flow{manager: m, spec: spec, changed: make(chan struct{}), tools: map[string]*Tool{}}
 	f.prepare()
-	p, tools, err := f.load(ctx)
+	p, loaded, err := f.load(ctx)
 	if err != nil {
+		f.closeTemplate()
 		return nil, err
 	}
-	f.order = tools
-	for _, t := range tools {
+	f.order, f.script = loaded.tools, loaded.script
+	for _, t := range loaded.tools {
 		f.tools[t.Node] = t
 	}
 	p.idleSince = time.Now()
@@ -115,8 +126,12 @@ func (m *Manager) Open(ctx context.Context, spec FlowSpec) (*Flow, error) {
 	m.mu.Unlock()
 	if closed {
 		p.stop()
+		f.closeTemplate()
 		return nil, fmt.Errorf("open flow %s: %w", spec.ID, ErrClosed)
 	}
+	f.mu.Lock()
+	f.reapLater()
+	f.mu.Unlock()
 	return f, nil
 }
 
@@ -134,35 +149,37 @@ func (f *Flow) prepare() {
 	f.head = map[string]any{
 		"op": "bind", "dir": f.spec.Dir, "env": allowedVariables(f.spec.Env), "message_format": f.spec.MessageFormat,
 		"threads": f.manager.config.Threads, "max_frame": f.manager.config.MaxFrame,
+		"modules": f.spec.Modules,
+	}
+	if f.spec.Script != nil {
+		f.head["script"] = f.spec.Script
+		f.bind = append(f.bind, part{"init", f.spec.Script.init()})
 	}
 }
 
-// load binds a fresh worker to the flow.
-func (f *Flow) load(ctx context.Context) (*process, []*Tool, error) {
-	p, err := f.manager.take(ctx)
+// load returns a worker of the flow, forked from the template where there is one.
+func (f *Flow) load(ctx context.Context) (*process, loaded, error) {
+	t, p, l, err := f.source(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open flow %s: %w", f.spec.ID, err)
+		return nil, l, f.loadError(err)
 	}
-	head := make(map[string]any, len(f.head)+2)
-	for k, v := range f.head {
-		head[k] = v
+	if p == nil {
+		if p, err = t.fork(ctx, f.manager.config); err != nil {
+			return nil, l, fmt.Errorf("open flow %s: %w", f.spec.ID, err)
+		}
 	}
-	r, err := p.roundTrip(ctx, head, f.bind...)
+	r, err := p.roundTrip(ctx, map[string]any{"op": "start"})
 	if err == nil && r.Error != nil {
 		err = finish(r.Error)
 	}
-	var tools []*Tool
 	if err == nil {
-		err = json.Unmarshal(r.parts["tools"], &tools)
+		err = l.readScript(r)
 	}
 	if err != nil {
 		p.stop()
-		return nil, nil, f.loadError(err)
+		return nil, l, f.loadError(err)
 	}
-	for _, t := range tools {
-		_ = finish(t.Error)
-	}
-	return p, tools, nil
+	return p, l, nil
 }
 
 func (f *Flow) loadError(err error) error {
@@ -183,21 +200,37 @@ func (f *Flow) loadError(err error) error {
 // Tools returns what was learned of the nodes, in the order of FlowSpec.Nodes. It must not be changed.
 func (f *Flow) Tools() []*Tool { return f.order }
 
-// Lease returns a session on the least loaded worker. It waits only when no worker lives.
+// Script returns what was learned of a flow without nodes, nil for one with nodes. It must not be changed.
+func (f *Flow) Script() *Script { return f.script }
+
+// Lease returns a session on the least loaded worker. It waits when no worker lives, for a short while when another is about to, and
+// in a flow whose code has ended a worker until one is free.
 func (f *Flow) Lease(ctx context.Context) (*Session, error) {
+	p, err := f.acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("lease worker of flow %s: %w", f.spec.ID, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.session++
+	return &Session{flow: f, process: p, id: f.session}, nil
+}
+
+// acquire counts a session on a worker.
+func (f *Flow) acquire(ctx context.Context) (*process, error) {
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	patient := true
 	for {
 		f.mu.Lock()
 		if f.closed {
 			f.mu.Unlock()
-			return nil, fmt.Errorf("lease worker of flow %s: %w", f.spec.ID, ErrClosed)
+			return nil, ErrClosed
 		}
-		p := f.pick()
-		if p != nil {
+		if p := f.pick(patient); p != nil {
 			p.sessions++
-			f.session++
-			s := &Session{flow: f, process: p, id: f.session}
 			f.mu.Unlock()
-			return s, nil
+			return p, nil
 		}
 		changed, starting, failure := f.changed, f.starting, f.failure
 		f.failure = nil
@@ -207,35 +240,57 @@ func (f *Flow) Lease(ctx context.Context) (*Session, error) {
 		}
 		select {
 		case <-changed:
+		case <-enough.C:
+			patient = false
 		case <-ctx.Done():
-			return nil, fmt.Errorf("lease worker of flow %s: %w", f.spec.ID, ctx.Err())
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// pick chooses a worker and starts another when the pool's rules ask for it. f.mu is held.
-func (f *Flow) pick() *process {
+// pick chooses a worker and starts another when the pool's rules ask for it; nil means to wait. f.mu is held.
+func (f *Flow) pick(patient bool) *process {
 	f.bury()
 	loads := make([]load, len(f.workers))
 	for i, p := range f.workers {
 		loads[i] = load{sessions: p.sessions, usable: !p.draining}
 	}
-	index, grow := choose(loads, f.starting, f.manager.config.Workers)
-	if grow && (index >= 0 || f.failure == nil) {
+	c := f.pool().choose(loads)
+	if c.grow && (c.index >= 0 || f.failure == nil) {
 		f.grow()
 	}
-	if index < 0 {
+	if c.index < 0 || c.wait && patient {
 		return nil
 	}
-	return f.workers[index]
+	return f.workers[c.index]
 }
 
-// bury forgets workers that ended. f.mu is held.
+// pool is what the rules have to know. f.mu is held.
+func (f *Flow) pool() pool {
+	p := pool{starting: f.starting, limit: f.manager.config.Workers, growAt: growAtImported}
+	if f.template != nil {
+		p.growAt = growAtForked
+	}
+	if time.Now().Before(f.aloneUntil) {
+		p.alone = true
+		p.limit = max(p.limit, quarantined)
+	}
+	return p
+}
+
+// bury forgets workers that ended. One that the flow's code ended puts the flow into quarantine: whoever runs beside its calls in one
+// process would end with it. f.mu is held.
 func (f *Flow) bury() {
 	living := f.workers[:0]
 	for _, p := range f.workers {
-		if p.alive() {
+		switch {
+		case p.alive():
 			living = append(living, p)
+		case p.fault():
+			if time.Now().After(f.aloneUntil) {
+				f.manager.log.Warn("the flow's code ended its worker: every run gets a worker of its own for a while", "flow", f.spec.ID, "pid", p.pid, "for", quarantine)
+			}
+			f.aloneUntil = time.Now().Add(quarantine)
 		}
 	}
 	clear(f.workers[len(living):])
@@ -281,6 +336,7 @@ func (f *Flow) giveBack(p *process) {
 	p.idleSince = time.Now()
 	end := p.draining && p.sessions == 0
 	f.reapLater()
+	f.signal()
 	f.mu.Unlock()
 	if end {
 		p.kill(gaveUp)
@@ -322,9 +378,18 @@ func (f *Flow) after(p *process, wait time.Duration, do func()) {
 	})
 }
 
+// keep is how many workers stay when there is nothing to do. Without a template the last one does, for another would have to import the
+// flow's code anew. f.mu is held.
+func (f *Flow) keep() int {
+	if f.template == nil || f.spec.Keep {
+		return 1
+	}
+	return 0
+}
+
 // reapLater arranges for surplus workers to go once they have been idle. f.mu is held.
 func (f *Flow) reapLater() {
-	if f.reaper != nil || f.closed || len(f.workers) < 2 {
+	if f.reaper != nil || f.closed || len(f.workers) <= f.keep() {
 		return
 	}
 	f.reaper = time.AfterFunc(f.manager.config.Idle, f.reap)
@@ -343,7 +408,11 @@ func (f *Flow) reap() {
 	}
 	living := f.workers[:0]
 	for _, p := range f.workers {
-		if p.sessions == 0 && !p.draining && surplus(time.Since(p.idleSince), f.manager.config.Idle, usable) {
+		after := f.manager.config.Idle
+		if usable == 1 {
+			after = f.manager.config.Rest
+		}
+		if p.sessions == 0 && !p.draining && surplus(time.Since(p.idleSince), after, usable, f.keep()) {
 			usable--
 			p.kill("it was idle")
 			continue
@@ -374,6 +443,7 @@ func (f *Flow) Close() error {
 		p.stop()
 	}
 	f.wg.Wait()
+	f.closeTemplate()
 	f.manager.mu.Lock()
 	delete(f.manager.flows, f)
 	f.manager.mu.Unlock()

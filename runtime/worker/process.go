@@ -21,6 +21,7 @@ type process struct {
 	pid    int
 	handle *os.Process // by pidfd where the kernel has it, so that a recycled pid is never signalled
 	conn   *net.UnixConn
+	forks  *net.UnixConn // where it can be asked to fork, once it is a template
 	config Config
 	exited chan struct{} // closed when status is known
 	status syscall.WaitStatus
@@ -33,6 +34,7 @@ type process struct {
 	next    uint64
 	waiting map[uint64]chan answer // nil once it ended
 	cause   string                 // why we ended it, or how it ended
+	guilty  bool                   // the flow's code ended it, or made us end it
 
 	// Owned by the pool of the flow (guarded by Flow.mu).
 	sessions  int
@@ -59,6 +61,12 @@ type reply struct {
 	Duration float64      `json:"duration"`
 	Parts    []partLength `json:"parts"`
 	parts    map[string][]byte
+
+	Forkable bool `json:"forkable"` // of a flow that was loaded
+
+	// Of a line of a script.
+	Primitive bool                 `json:"primitive"`
+	Streams   map[string]*refReply `json:"streams"`
 }
 
 type refReply struct {
@@ -68,10 +76,14 @@ type refReply struct {
 	Stream bool   `json:"stream"`
 }
 
+func (r *refReply) ref() *value.Ref {
+	return &value.Ref{ID: r.ID, Type: r.Type, Repr: r.Repr, Stream: r.Stream}
+}
+
 // value returns the reply's value: plain data, or a reference.
 func (r *reply) value() (any, error) {
 	if r.Ref != nil {
-		ref := &value.Ref{ID: r.Ref.ID, Type: r.Ref.Type, Repr: r.Ref.Repr, Stream: r.Ref.Stream}
+		ref := r.Ref.ref()
 		if record, ok := r.parts["record"]; ok {
 			ref.Record = record
 		}
@@ -88,8 +100,8 @@ func (r *reply) value() (any, error) {
 	return placeMedia(v, r.Media, r.parts)
 }
 
-func newProcess(w forked, conn *net.UnixConn, config Config) *process {
-	p := &process{pid: w.pid, conn: conn, config: config, exited: make(chan struct{}), dead: make(chan struct{}), waiting: map[uint64]chan answer{}}
+func newProcess(w forked, conn, forks *net.UnixConn, config Config) *process {
+	p := &process{pid: w.pid, conn: conn, forks: forks, config: config, exited: make(chan struct{}), dead: make(chan struct{}), waiting: map[uint64]chan answer{}}
 	p.handle, _ = os.FindProcess(w.pid) // never fails on Unix
 	p.done.Go(p.read)
 	p.done.Go(func() { p.watch(w.exit) })
@@ -160,17 +172,16 @@ func (p *process) take(f frame) error {
 
 // end records why the worker ended and lets everybody go. It kills what is left of it, its own child processes included.
 func (p *process) end(err error) {
-	cause := p.ending(err)
-	p.kill(cause)
-	_ = p.conn.Close()
+	p.condemn(p.ending(err))
+	_, _ = p.conn.Close(), p.forks.Close()
 	p.mu.Lock()
-	cause = p.cause
+	c := &crash{cause: p.cause, others: len(p.waiting) - 1}
 	waiting := p.waiting
 	p.waiting = nil
 	p.mu.Unlock()
 	close(p.dead)
 	for _, waiter := range waiting {
-		waiter <- answer{err: &crash{cause: cause}} // there is room: see send
+		waiter <- answer{err: c} // there is room: see send
 	}
 }
 
@@ -191,7 +202,10 @@ func (p *process) ending(err error) string {
 }
 
 // crash is the end of a worker under a request.
-type crash struct{ cause string }
+type crash struct {
+	cause  string
+	others int // other requests that it worked on
+}
 
 func (c *crash) Error() string { return "python worker ended: " + c.cause }
 
@@ -291,12 +305,29 @@ func (p *process) forget(id uint64) {
 
 // kill ends the worker at once, with the child processes it started. The first cause stays.
 func (p *process) kill(cause string) {
-	p.mu.Lock()
-	if p.cause == "" {
-		p.cause = cause
-	}
-	p.mu.Unlock()
+	p.because(cause, false)
 	p.signal()
+}
+
+// condemn is kill for what the flow's code did.
+func (p *process) condemn(cause string) {
+	p.because(cause, true)
+	p.signal()
+}
+
+func (p *process) because(cause string, guilty bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cause == "" {
+		p.cause, p.guilty = cause, guilty
+	}
+}
+
+// fault tells whether the flow's code ended the worker.
+func (p *process) fault() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.guilty
 }
 
 func (p *process) signal() {

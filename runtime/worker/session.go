@@ -12,13 +12,18 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 )
 
-// Session pins a run to one worker. Its references ([value.Ref]) live until Release and are valid in this session only.
+// Session pins a run to one worker. Its references ([value.Ref]) live until Release and are valid in this session only. A session that
+// has none outlives its worker.
 // It may be used by many goroutines at once.
 type Session struct {
-	flow    *Flow
-	process *process
-	id      uint64
-	once    sync.Once
+	flow *Flow
+	id   uint64
+	once sync.Once
+
+	mu       sync.Mutex
+	process  *process
+	keeps    bool // references were handed out, which are in this process only
+	released bool
 }
 
 // Call is one run of a node's tool.
@@ -41,6 +46,15 @@ type Input struct {
 	// that the reference is to, for the error.
 	Property string
 	Source   string
+	// Hidden is what Value, the text of a prompt node, hides from nodes that read chat roles; nil for what is no such text.
+	Hidden *Hidden
+}
+
+// Hidden is the other half of promptflow-tools' PromptResult: its text with role words hidden, and pairs of what stands for a word and
+// the word.
+type Hidden struct {
+	Text  string
+	Words [][2]string
 }
 
 // Result is a call that ended. Error is nil for a completed one.
@@ -75,6 +89,9 @@ func (s *Session) Call(ctx context.Context, call Call) (*Result, error) {
 		head["stream"] = *call.Stream
 	}
 	inputs.announce(head)
+	if hidden := hiddenInputs(call.Inputs); len(hidden) > 0 {
+		head["hidden"] = hidden
+	}
 	result := &Result{Started: time.Now()}
 	r, err := s.roundTrip(ctx, head, inputs.parts()...)
 	result.Inputs = inputs.record(tool, r)
@@ -84,6 +101,16 @@ func (s *Session) Call(ctx context.Context, call Call) (*Result, error) {
 		return result, nil
 	}
 	return result.fill(r), nil
+}
+
+func hiddenInputs(inputs []Input) map[string]any {
+	hidden := map[string]any{}
+	for _, in := range inputs {
+		if in.Hidden != nil {
+			hidden[in.Name] = []any{in.Hidden.Text, in.Hidden.Words}
+		}
+	}
+	return hidden
 }
 
 func describeCall(call Call) string {
@@ -152,7 +179,11 @@ func (s *Session) Stream(ctx context.Context, ref *value.Ref, emit func(item any
 	if ctx.Err() != nil {
 		return canceledError(context.Cause(ctx))
 	}
-	r, err := s.process.send(map[string]any{"op": "stream", "session": s.id, "ref": ref.ID, "room": streamAhead}, streamAhead)
+	p, err := s.on(ctx)
+	if err != nil {
+		return asFailure(err, "read stream")
+	}
+	r, err := p.send(map[string]any{"op": "stream", "session": s.id, "ref": ref.ID, "room": streamAhead}, streamAhead)
 	if err != nil {
 		return asFailure(err, "read stream")
 	}
@@ -163,19 +194,19 @@ func (s *Session) Stream(ctx context.Context, ref *value.Ref, emit func(item any
 				_, err := a.reply.result(a.err, "read stream")
 				return err
 			}
-			if err = s.item(a.reply, r, taken, emit); err != nil {
-				s.cancel(r)
+			if err = s.item(a.reply, p, r, taken, emit); err != nil {
+				s.cancel(p, r)
 				return err
 			}
 		case <-ctx.Done():
-			s.cancel(r)
+			s.cancel(p, r)
 			return canceledError(context.Cause(ctx))
 		}
 	}
 }
 
 // item hands one item over, and makes room for more.
-func (s *Session) item(reply *reply, r request, taken int, emit func(item any) error) error {
+func (s *Session) item(reply *reply, p *process, r request, taken int, emit func(item any) error) error {
 	v, err := reply.value()
 	if err != nil {
 		return asFailure(err, "read stream")
@@ -185,7 +216,7 @@ func (s *Session) item(reply *reply, r request, taken int, emit func(item any) e
 	}
 	const batch = streamAhead / 2
 	if taken%batch == batch-1 {
-		_ = s.process.post(map[string]any{"op": "grant", "target": r.id, "count": batch}) // one that ended says so itself
+		_ = p.post(map[string]any{"op": "grant", "target": r.id, "count": batch}) // one that ended says so itself
 	}
 	return nil
 }
@@ -244,11 +275,41 @@ func (s *Session) Variables(ctx context.Context, template string) ([]Variable, e
 // Release frees the session's references. Calls still running go on to their end.
 func (s *Session) Release() {
 	s.once.Do(func() {
-		if err := s.process.post(map[string]any{"op": "release", "session": s.id}); err != nil {
-			s.flow.manager.log.Debug("release session", "pid", s.process.pid, "error", err)
+		s.mu.Lock()
+		p := s.process
+		s.released = true
+		s.mu.Unlock()
+		if err := p.post(map[string]any{"op": "release", "session": s.id}); err != nil {
+			s.flow.manager.log.Debug("release session", "pid", p.pid, "error", err)
 		}
-		s.flow.giveBack(s.process)
+		s.flow.giveBack(p)
 	})
+}
+
+// on returns the session's worker. When that has ended and held no object of the session, the session goes on on another one.
+func (s *Session) on(ctx context.Context) (*process, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process.alive() || s.keeps || s.released {
+		return s.process, nil
+	}
+	next, err := s.flow.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.flow.giveBack(s.process)
+	s.process = next
+	return next, nil
+}
+
+// kept notes that the session's worker holds an object for it.
+func (s *Session) kept(r *reply) {
+	if r == nil || r.Ref == nil && len(r.Streams) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keeps = true
 }
 
 // roundTrip asks the session's worker. When ctx ends first the worker is told to cancel, and watched.
@@ -256,17 +317,22 @@ func (s *Session) roundTrip(ctx context.Context, head map[string]any, parts ...p
 	if err := ctx.Err(); err != nil {
 		return nil, &abandoned{cause: context.Cause(ctx)}
 	}
-	r, err := s.process.roundTrip(ctx, head, parts...)
+	p, err := s.on(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.roundTrip(ctx, head, parts...)
 	var a *abandoned
 	if errors.As(err, &a) {
-		s.cancel(a.request)
+		s.cancel(p, a.request)
 	}
+	s.kept(r)
 	return r, err
 }
 
 // cancel asks the worker to stop a request; if that does not end within the grace, the worker is given up.
-func (s *Session) cancel(r request) {
-	p, f := s.process, s.flow
+func (s *Session) cancel(p *process, r request) {
+	f := s.flow
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {

@@ -33,7 +33,7 @@ var (
 type Config struct {
 	Python  string        // interpreter with promptflow-core; default "python3"
 	Dir     string        // parent of the private folder; default the system's
-	Workers int           // most workers of one flow; default the number of processors
+	Workers int           // most workers of one flow; default twice the number of processors, at least 4
 	Threads int           // most sync tools at once in one worker; default 1024
 	Env     []string      // environment of workers; default this process's without the runtime's own variables and secrets
 	Output  *os.File      // what Python prints outside of calls; default stderr
@@ -42,6 +42,7 @@ type Config struct {
 	Grace   time.Duration // how long a cancelled call may go on before its worker is given up; default 5 s
 	Drain   time.Duration // how long a worker given up may serve its other sessions; default 10 min
 	Idle    time.Duration // how long a surplus worker stays; default 30 s
+	Rest    time.Duration // how long the last worker of a flow stays; default 15 min
 	// MaxFrame bounds one message, and so one value, in bytes; default 256 MiB.
 	MaxFrame int
 }
@@ -56,11 +57,12 @@ func (c Config) withDefaults() Config {
 	def(&c.Grace, 5*time.Second)
 	def(&c.Drain, 10*time.Minute)
 	def(&c.Idle, 30*time.Second)
+	def(&c.Rest, 15*time.Minute)
 	if c.Python == "" {
 		c.Python = "python3"
 	}
 	if c.Workers <= 0 {
-		c.Workers = runtime.NumCPU()
+		c.Workers = max(4, 2*runtime.GOMAXPROCS(0))
 	}
 	if c.Threads <= 0 {
 		c.Threads = 1024

@@ -16,13 +16,19 @@ import (
 	"time"
 )
 
-// zygote is the process that imported prompt flow and forks workers. It is told through a datagram-like socket and says when a
-// worker ended; a worker's own socket is handed over as a file descriptor, so nothing is ever reachable by a path.
+// zygote is the process that imported prompt flow and forks workers.
 type zygote struct {
+	*forker
 	cmd     *exec.Cmd
-	control *net.UnixConn
 	ready   readiness
 	started time.Time
+}
+
+// forker is our side of a process that forks when it is asked to: the zygote, or the template of a flow. It is told through a
+// datagram-like socket and says when a worker ended; a worker's own sockets are handed over as file descriptors, so nothing is ever
+// reachable by a path.
+type forker struct {
+	control *net.UnixConn
 	done    chan struct{} // closed when the process has ended
 	readers sync.WaitGroup
 
@@ -30,6 +36,10 @@ type zygote struct {
 	next  uint64
 	forks map[uint64]chan forked          // fork in progress
 	exits map[int]chan syscall.WaitStatus // living worker -> how it ended, once
+}
+
+func newForker(control *net.UnixConn, done chan struct{}) *forker {
+	return &forker{control: control, done: done, forks: map[uint64]chan forked{}, exits: map[int]chan syscall.WaitStatus{}}
 }
 
 // readiness is the zygote's first message.
@@ -64,13 +74,7 @@ func startZygote(ctx context.Context, config Config, dir string, tie *os.File) (
 	if err != nil {
 		return nil, err
 	}
-	z := &zygote{
-		control: ours,
-		started: time.Now(),
-		done:    make(chan struct{}),
-		forks:   map[uint64]chan forked{},
-		exits:   map[int]chan syscall.WaitStatus{},
-	}
+	z := &zygote{forker: newForker(ours, make(chan struct{})), started: time.Now()}
 	// Its life is the manager's, which ends it by closing the tie.
 	z.cmd = exec.Command(config.Python, "-u", filepath.Join(dir, "nomad_promptflow_worker", "main.py")) //nolint:noctx // see above
 	z.cmd.Env = config.Env
@@ -126,7 +130,7 @@ func (z *zygote) handshake(ctx context.Context, config Config) error {
 	}
 }
 
-func (z *zygote) alive() bool {
+func (z *forker) alive() bool {
 	select {
 	case <-z.done:
 		return false
@@ -136,7 +140,7 @@ func (z *zygote) alive() bool {
 }
 
 // read takes the zygote's messages until its end.
-func (z *zygote) read() {
+func (z *forker) read() {
 	buf := make([]byte, maxEvent)
 	for {
 		n, err := z.control.Read(buf)
@@ -152,7 +156,7 @@ func (z *zygote) read() {
 	}
 }
 
-func (z *zygote) take(e event) {
+func (z *forker) take(e event) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if e.Exited != 0 {
@@ -173,7 +177,7 @@ func (z *zygote) take(e event) {
 }
 
 // fail lets everybody go who waits for a zygote that ended.
-func (z *zygote) fail() {
+func (z *forker) fail() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	for id, waiter := range z.forks {
@@ -186,22 +190,28 @@ func (z *zygote) fail() {
 	}
 }
 
-// fork forks a worker and returns it, not bound to a flow.
-func (z *zygote) fork(ctx context.Context, config Config) (*process, error) {
+// fork forks a worker and returns it, not bound to a flow unless it was forked from one that is.
+func (z *forker) fork(ctx context.Context, config Config) (*process, error) {
 	ours, theirs, err := socketPair(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
-	w, err := z.request(ctx, theirs)
+	forks, theirForks, err := socketPair(syscall.SOCK_SEQPACKET)
 	if err != nil {
-		_ = ours.Close() // a worker that was forked after all sees the end of its socket and exits
+		_ = ours.Close()
 		return nil, err
 	}
-	return newProcess(w, ours, config), nil
+	defer theirForks.Close()
+	w, err := z.request(ctx, theirs, theirForks)
+	if err != nil {
+		_, _ = ours.Close(), forks.Close() // a worker that was forked after all sees the end of its socket and exits
+		return nil, err
+	}
+	return newProcess(w, ours, forks, config), nil
 }
 
-func (z *zygote) request(ctx context.Context, theirs *os.File) (forked, error) {
+func (z *forker) request(ctx context.Context, theirs, theirForks *os.File) (forked, error) {
 	waiter := make(chan forked, 1)
 	z.mu.Lock()
 	z.next++
@@ -209,17 +219,17 @@ func (z *zygote) request(ctx context.Context, theirs *os.File) (forked, error) {
 	z.forks[id] = waiter
 	z.mu.Unlock()
 	message := fmt.Appendf(nil, `{"fork":%d}`, id)
-	if _, _, err := z.control.WriteMsgUnix(message, syscall.UnixRights(int(theirs.Fd())), nil); err != nil {
+	if _, _, err := z.control.WriteMsgUnix(message, syscall.UnixRights(int(theirs.Fd()), int(theirForks.Fd())), nil); err != nil {
 		return forked{}, fmt.Errorf("ask zygote to fork: %w", err)
 	}
 	select {
 	case w := <-waiter:
 		if w.pid <= 0 {
-			return forked{}, errors.New("fork worker: the zygote failed or has ended: check memory and process limits")
+			return forked{}, errors.New("fork worker: the process to fork from failed or has ended: check memory and process limits")
 		}
 		return w, nil
 	case <-z.done:
-		return forked{}, errors.New("fork worker: the zygote has ended")
+		return forked{}, errors.New("fork worker: the process to fork from has ended")
 	case <-ctx.Done():
 		return forked{}, fmt.Errorf("fork worker: %w", ctx.Err())
 	}

@@ -117,6 +117,22 @@ func (n *Node) Value() (any, error) {
 	}
 }
 
+// DatesAsText makes texts of unquoted days (2024-06-01), also deeper inside: what str() gives of Python's date. Other dates stay.
+func (n *Node) DatesAsText() {
+	if n == nil {
+		return
+	}
+	if len(n.date) == len("2006-01-02") {
+		n.scalar, n.date = n.date, ""
+	}
+	for _, f := range n.Fields {
+		f.Value.DatesAsText()
+	}
+	for _, item := range n.Items {
+		item.DatesAsText()
+	}
+}
+
 func (n *Node) dict() (any, error) {
 	if err := n.CheckKeys(); err != nil {
 		return nil, err

@@ -8,7 +8,6 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
@@ -29,7 +28,7 @@ func Parse(text []byte) (node *Node, err error) {
 			node, err = nil, &Error{Message: fmt.Sprintf("the document cannot be read: %v", r), Line: 1, Column: 1}
 		}
 	}()
-	tokens := lexer.Tokenize(strings.TrimPrefix(string(text), "\uFEFF"))
+	tokens := tokenize(strings.TrimPrefix(string(text), "\uFEFF"))
 	if err := checkTokens(tokens); err != nil {
 		return nil, err
 	}

@@ -101,7 +101,7 @@ def run(folder):
         with _change_working_dir(path):
             flow = Flow.from_yaml(Path("flow.dag.yaml"), path)
             os.environ.update(flow.get_environment_variables_with_overrides())
-            executor = FlowExecutor.create(Path("flow.dag.yaml"), {}, path, raise_ex=False)
+            executor = FlowExecutor.create(Path("flow.dag.yaml"), json.loads(os.environ.get("ORACLE_CONNECTIONS", "{}")), path, raise_ex=False)
             return {"cases": [one(executor, c["inputs"]) if "inputs" in c else batch(executor, flow, c["lines"]) for c in cases]}
     except Exception as e:
         return {"failure": failure(ExceptionPresenter.create(e).to_dict())}

@@ -38,6 +38,12 @@ def lower(text):
     return text.lower()
 
 
+def core_error(text):
+    from promptflow.core._errors import to_openai_error_message
+
+    return to_openai_error_message(RuntimeError(text))
+
+
 def chain(case):
     """A prompt node whose text goes to a chat node, both with flow inputs."""
     first = dict(case["prompt_inputs"])

@@ -149,9 +149,13 @@ def _too_large(error):
     return UserErrorException(f"The result is too large: {error}. Return less, or a path to a file.", target=ErrorTarget.EXECUTOR)
 
 
+def is_cancellation(error):
+    return isinstance(error, (Cancelled, asyncio.CancelledError))
+
+
 def as_failure(error):
     """Prompt flow's own wording for a cancelled tool (RunTracker._enrich_run_info_with_exception)."""
-    if isinstance(error, (Cancelled, asyncio.CancelledError)):
+    if is_cancellation(error):
         return ToolCanceledError(
             message_format="Tool execution is canceled because: {msg}.", msg="Received cancel request.".rstrip("."), target=ErrorTarget.EXECUTOR
         )
@@ -245,6 +249,7 @@ class ToolCall:
         self.tool = worker.flow.tools[head["node"]]
         self.refs = head.get("refs")
         self.stream = head.get("stream")  # whether a tool with a parameter for it is to stream; None: as the flow says
+        self.hidden = head.get("hidden")
         self.inputs = parts["inputs"]
         self.media = head.get("media")
         self.received = parts if self.media else None
@@ -281,7 +286,7 @@ class ToolCall:
 
     def _refuse_exit(self, error):
         """What a tool raises beyond Exception (sys.exit, KeyboardInterrupt) is a failed call like any other."""
-        if isinstance(error, (Cancelled, asyncio.CancelledError)):
+        if is_cancellation(error):
             raise error
         raise ToolExecutionError(node_name=self.tool.node.name, module=self.tool.module) from error
 
@@ -296,6 +301,8 @@ class ToolCall:
             if resolved:
                 records = {name: values.any_record_json(value).decode() for name, value in resolved}
                 self.parts.append(("inputs", json.dumps(records).encode()))
+        if self.hidden:
+            inputs.update({name: _prompt_result(inputs[name], *hidden) for name, hidden in self.hidden.items()})
         arguments = self.tool.arguments(inputs)
         if self.stream is not None and self.tool.streaming_option:  # FlowExecutor.enable_streaming_for_llm_flow
             arguments[self.tool.streaming_option] = self.stream
@@ -311,6 +318,16 @@ class ToolCall:
             calculator.merge_metrics_dict(total, calculator.get_openai_metrics_from_api_call(trace))
         if total:
             self.parts.append(("system_metrics", json.dumps(total, default=str).encode()))
+
+
+def _prompt_result(text, hidden_text, words):
+    """What promptflow-tools' prompt node gives."""
+    from promptflow.tools.common import PromptResult
+
+    result = PromptResult(text)
+    result.set_escape_string(hidden_text)
+    result.set_escape_mapping(dict(words or ()))
+    return result
 
 
 class Threads:

@@ -4,13 +4,16 @@ import inspect
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from promptflow._core.tool import STREAMING_OPTION_PARAMETER_ATTR
+from promptflow._core.tool_meta_generator import PythonLoadError
 from promptflow._utils.exception_utils import ExceptionPresenter
+from promptflow.contracts import flow as executable
 from promptflow.contracts.flow import InputValueType, Node
 from promptflow.contracts.tool import ToolType
-from promptflow.core._connection_provider._dict_connection_provider import DictConnectionProvider
 
+from . import connections as connection_objects
 from . import values
 
 _NEED_TOOLS_PACKAGE = (ToolType.LLM, ToolType.CUSTOM_LLM, ToolType.PROMPT)
@@ -80,9 +83,11 @@ class Flow:
         sys.path.insert(0, directory)
         self._directory = Path(directory)
         self._connections = connections
+        self._provider = connection_objects.Provider(connections)
+        connection_objects.install(self._provider)
         self._message_format = message_format or "basic"
-        self._provider = None
         self.tools = {}
+        self.script = None
 
     def secrets(self):
         """The connections' secrets, which logs must not show."""
@@ -92,6 +97,10 @@ class Flow:
             keys = set(connection.get("secret_keys") or ()) | {"api_key"}
             found.extend(content[k] for k in keys if isinstance(content, dict) and content.get(k))
         return found
+
+    def import_modules(self, pairs):
+        """Imports what nodes ask for, as Flow.deserialize does."""
+        executable.Flow._import_requisites([], [SimpleNamespace(name=name, module=module) for name, module in pairs])
 
     def load(self, mappings):
         """Returns what the runtime is told of every node; a node's error does not keep the others from loading."""
@@ -120,13 +129,24 @@ class Flow:
         except BaseException as error:  # sys.exit() on import must not take the worker along
             return _failed(node.name, _wrap(node.name, error))
 
+    def load_script(self, spec):
+        """Imports a flex flow's code; start_script does the rest."""
+        from .script import Script
+
+        self.script = Script(str(self._directory), spec, self._provider)
+        _without_exit(spec["file"], self.script.load)
+
+    def start_script(self):
+        """Makes the flow's own object; returns what the runtime is told of the flow."""
+        _without_exit(self.script.file.name, self.script.start)
+        return self.script.describe()
+
     def _resolver(self, nodes):
         from promptflow.executor._tool_resolver import ToolResolver
 
         keys = [n.source.tool for n in nodes if n.source and n.source.tool]
-        connections = {name: {"name": name, **c} for name, c in self._connections.items()}
         with _without_tools_package(keys, nodes):
-            return ToolResolver(self._directory, DictConnectionProvider(connections), keys, message_format=self._message_format)
+            return ToolResolver(self._directory, self._provider, keys, message_format=self._message_format)
 
 
 def _wrap(name, cause):
@@ -140,6 +160,20 @@ def _wrap(name, cause):
 
 def _failed(name, error):
     return {"node": str(name), "parameters": [], "inputs": [], "error": present(error)}
+
+
+def _without_exit(file, step):
+    """sys.exit() in a flow's code must not take the worker along."""
+    try:
+        step()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise PythonLoadError(
+            message_format="Failed to load python module for {entry_file}: {error_type_and_message}",
+            entry_file=file,
+            error_type_and_message=f"({error.__class__.__name__}) {error}",
+        ) from error
 
 
 class _without_tools_package:

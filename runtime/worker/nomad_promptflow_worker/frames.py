@@ -15,11 +15,15 @@ class TooLarge(Exception):
 class Connection:
     """The socket to the runtime: one thread reads, any thread writes."""
 
-    def __init__(self, sock):
+    def __init__(self, sock, limit=256 << 20):
         self._sock = sock
         self._reader = sock.makefile("rb", buffering=1 << 16)
         self._lock = threading.Lock()
-        self.limit = 256 << 20
+        self.limit = limit
+
+    def close(self):
+        self._reader.close()
+        self._sock.close()
 
     def read(self):
         """Returns (head, parts), or None when the runtime closed the socket."""

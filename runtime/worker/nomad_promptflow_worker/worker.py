@@ -1,7 +1,8 @@
-"""A worker: binds to one flow, then serves requests until the runtime closes its socket."""
+"""A worker: binds to one flow, then serves requests until the runtime closes its socket, or is forked from to have more of it."""
 
 import asyncio
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -14,20 +15,41 @@ from promptflow.executor._input_assignment_parser import parse_node_property
 from promptflow.tracing._integrations._openai_injector import inject_openai_api
 from promptflow.tracing._utils import is_tracing_disabled
 
-from . import media, output, render
+from . import forkable, media, output, render, script, zygote
 from .calls import Job, Stream, Threads, ToolCall
 from .flow import Flow, present
 from .frames import Connection
 from .values import Objects
 
 
-def run(sock, tie_fd):
-    """Serve. Returns when the runtime has no more use for this worker."""
+def run(sock, forks, tie_fd):
+    """The life of a process forked from the zygote. forks is the socket on which it may be asked to fork in turn."""
+    settle(tie_fd)
+    worker = Worker(Connection(sock))
+    if worker.serve() != TEMPLATE:
+        return
+    gc.collect()
+    gc.freeze()  # what the flow imported is not garbage either
+    zygote.serve_forks(forks, lambda sock, forks: _resume(worker, sock, tie_fd))
+
+
+def _resume(worker, sock, tie_fd):
+    """The life of a worker forked from a process that has loaded its flow."""
+    settle(tie_fd)
+    worker.connection.close()
+    worker.connection = Connection(sock, worker.connection.limit)
+    worker.serve()
+
+
+TEMPLATE = object()  # what serve returns for a process that is to be forked from
+
+
+def settle(tie_fd):
+    """What every process of a flow does first."""
     os.setpgid(0, 0)  # what tools start can be ended with the worker
     vars(sys.modules["__main__"]).pop("__file__", None)  # multiprocessing's spawned children would run it
     _tie_to_runtime(tie_fd)
     _prefer_for_oom()
-    Worker(Connection(sock)).serve()
 
 
 def _tie_to_runtime(tie_fd):
@@ -44,7 +66,6 @@ def _tie_to_runtime(tie_fd):
         fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
     except (OSError, AttributeError):
         pass
-    os.close(tie_fd)
 
 
 def _prefer_for_oom():
@@ -75,8 +96,10 @@ class Worker:
         while True:
             message = self.connection.read()
             if message is None:
-                return
+                return None
             head, parts = message
+            if head["op"] == "template":
+                return TEMPLATE
             try:
                 getattr(self, "_" + head["op"])(head, parts)
             except Exception as error:  # such as no more threads
@@ -107,17 +130,32 @@ class Worker:
         self.threads = Threads(head["threads"])
         media.texts_cross = (head["message_format"] or "").lower() == "openai-vision"
         reply = {"id": head["id"]}
+        forkable.note()
         try:
             flow = Flow(head["dir"], head["env"], json.loads(parts["connections"]), head["message_format"])
             if not is_tracing_disabled():
                 inject_openai_api()  # as the executor does before a run; it wraps the client's methods
-            tools = flow.load(json.loads(parts["nodes"]))
+            flow.import_modules(head.get("modules") or ())
+            loaded = [("tools", json.dumps(flow.load(json.loads(parts["nodes"]))).encode())]
+            if "script" in head:
+                flow.load_script({**head["script"], "init": json.loads(parts["init"])})
             self.flow = flow
             output.install(flow.secrets())  # after loading: handlers made on import keep the real streams, as in prompt flow
-            self.connection.write(reply, [("tools", json.dumps(tools).encode())])
-        except OSError as error:
+            reply["forkable"] = forkable.is_forkable()
+            self.connection.write(reply, loaded)
+        except Exception as error:
             reply["error"] = present(error)
             self.connection.write(reply)
+
+    def _start(self, head, parts):
+        """The last step before requests, in the worker itself: what the flow's own objects hold open is not shared by a fork."""
+        reply, described = {"id": head["id"]}, []
+        try:
+            if self.flow.script is not None:
+                described.append(("script", json.dumps(self.flow.start_script()).encode()))
+        except Exception as error:
+            reply["error"] = present(error)
+        self.connection.write(reply, described)
 
     # Requests that run in a thread or on the loop.
 
@@ -127,6 +165,16 @@ class Worker:
             self._submit_async(head, call.asynchronous, call.parts)
         else:
             self._submit(head, call.sync, call.parts)
+
+    def _line(self, head, parts):
+        line = script.Line(self, head, parts)
+        if self.flow.script.is_async:
+            self._submit_async(head, line.asynchronous, line.parts)
+        else:
+            self._submit(head, line.sync, line.parts)
+
+    def _aggregate(self, head, parts):
+        self._submit(head, lambda: script.aggregate(self.flow.script, head, parts))
 
     def _property(self, head, parts):
         def body():

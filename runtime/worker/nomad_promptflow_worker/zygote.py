@@ -1,4 +1,5 @@
-"""The process that imports prompt flow and forks workers. It must stay single-threaded: a fork copies one thread only."""
+"""The process that imports prompt flow and forks workers, and what it shares with the processes that a flow's workers are forked from
+(template.py). A process that forks must stay single-threaded: a fork copies one thread only."""
 
 import gc
 import json
@@ -19,10 +20,24 @@ def run(control_fd, tie_fd):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not _prepare(control):
         return
+    serve_forks(control, lambda sock, forks: _begin(sock, forks, tie_fd))
+
+
+def _begin(sock, forks, tie_fd):
+    """The life of a worker."""
+    gc.enable()
+    from . import worker
+
+    worker.run(sock, forks, tie_fd)
+
+
+def serve_forks(control, begin):
+    """Fork whenever asked to, until the runtime closes its end of the control socket. begin is the life of what is forked: it gets
+    the socket of its requests, and one on which it may be asked to fork in turn."""
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    _serve(control, tie_fd, wake_read, wake_write)
+    _serve(control, begin, wake_read, wake_write)
 
 
 def _prepare(control):
@@ -50,7 +65,7 @@ def _say(control, **event):
         os._exit(0)  # the runtime is gone
 
 
-def _serve(control, tie_fd, wake_read, wake_write):
+def _serve(control, begin, wake_read, wake_write):
     import select
 
     poll = select.poll()
@@ -62,19 +77,21 @@ def _serve(control, tie_fd, wake_read, wake_write):
                 _drain(wake_read)
                 _reap(control)
                 continue
-            message, fds, _, _ = socket.recv_fds(control, MAX_EVENT, 1)
+            message, fds, _, _ = socket.recv_fds(control, MAX_EVENT, 2)
             if not message:
                 return
             request = json.loads(message)
-            pid = _fork(fds[0])
+            pid = _fork(fds)
             if pid == 0:
-                _become_worker(control, tie_fd, (wake_read, wake_write), fds[0])
-            os.close(fds[0])
+                _become_worker(control, begin, (wake_read, wake_write), fds)
+            for fd in fds:
+                os.close(fd)
             _say(control, forked=request["fork"], pid=pid)
 
 
-def _fork(fd):
-    os.set_inheritable(fd, False)
+def _fork(fds):
+    for fd in fds:
+        os.set_inheritable(fd, False)
     try:
         return os.fork()
     except OSError as error:
@@ -101,7 +118,7 @@ def _reap(control):
         _say(control, exited=pid, status=status)
 
 
-def _become_worker(control, tie_fd, wakes, fd):
+def _become_worker(control, begin, wakes, fds):
     """Never returns."""
     status = 1
     try:
@@ -111,10 +128,7 @@ def _become_worker(control, tie_fd, wakes, fd):
         for unused in wakes:
             os.close(unused)
         control.close()
-        gc.enable()
-        from . import worker
-
-        worker.run(socket.socket(fileno=fd), tie_fd)
+        begin(*(socket.socket(fileno=fd) for fd in fds))
         status = 0
     except BaseException:
         import traceback

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def extra(verdict: str):
+    return verdict.upper()

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def needs(a, b):
+    return [a, b]

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def answer(question: str, history: list):
+    return f"{question} {len(history)}"

@@ -1,0 +1,6 @@
+class Flow:
+    def __call__(self, a: int):
+        return a
+
+    def __aggregate__(self, lines):
+        return f"{lines}"

@@ -1,0 +1,2 @@
+async def run():
+    raise KeyError("k")

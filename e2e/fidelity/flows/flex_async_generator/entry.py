@@ -1,0 +1,3 @@
+async def run(n: int):
+    for i in range(n):
+        yield f"{i} "

@@ -1,0 +1,3 @@
+def run(n: int):
+    for i in range(n):
+        yield f"{i} "

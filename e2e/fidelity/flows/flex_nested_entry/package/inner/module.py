@@ -1,0 +1,5 @@
+from package.words import word
+
+
+def run(a):
+    return word(a)

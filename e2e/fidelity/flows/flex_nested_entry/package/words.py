@@ -1,0 +1,2 @@
+def word(a):
+    return f"word {a}"

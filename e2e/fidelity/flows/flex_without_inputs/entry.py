@@ -1,0 +1,2 @@
+def run(a, b=None):
+    return {"a": a, "b": b}

@@ -1,0 +1,1 @@
+raise ValueError("the included file is to replace this one")

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def show(i, d, b):
+    return repr([i, d, b])

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def show(s, l, o):
+    return repr([s, l, o])

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def n(a: int, b: int):
+    return a + b

@@ -1,0 +1,13 @@
+from promptflow.core import tool
+
+
+class Thing:
+    name = "thing"
+
+    def __str__(self):
+        return "a thing"
+
+
+@tool
+def make():
+    return Thing()

@@ -1,0 +1,5 @@
+from .more import SIGN
+
+
+def greet(name):
+    return f"hello {name}{SIGN}"

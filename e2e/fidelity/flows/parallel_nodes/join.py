@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def join(a, b, c):
+    return [a, b, c]

@@ -1,0 +1,3 @@
+import threading
+
+barrier = threading.Barrier(3, timeout=30)

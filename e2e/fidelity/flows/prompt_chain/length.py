@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def length(text: str):
+    return f"{len(text)} {text[:12]!r}"

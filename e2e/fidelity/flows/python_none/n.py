@@ -1,0 +1,5 @@
+from promptflow.core import tool
+
+
+def n():
+    return 1

@@ -1,0 +1,7 @@
+# ÿþ
+from promptflow.core import tool
+
+
+@tool
+def n():
+    return 1

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def second(a: int, x: int):
+    return a * x

@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+def inside(n: int):
+    return {"stream": (str(i) for i in range(n))}

@@ -1,0 +1,6 @@
+from promptflow._core.tool import tool
+
+
+@tool
+def old(x: int):
+    return x

@@ -1,0 +1,7 @@
+from promptflow.connections import CustomConnection
+from promptflow.core import tool
+
+
+@tool
+def n(c: CustomConnection):
+    return type(c).__name__

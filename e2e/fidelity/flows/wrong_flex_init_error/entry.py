@@ -1,0 +1,6 @@
+class Flow:
+    def __init__(self):
+        raise ValueError("in init")
+
+    def __call__(self):
+        return 1
