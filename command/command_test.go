@@ -202,7 +202,7 @@ func TestHelp_of_the_program_names_every_command(t *testing.T) {
 	t.Parallel()
 	code, stdout, _ := invoke("-help")
 	test.Eq(t, exitOK, code)
-	for _, name := range []string{"dev", "environment", "gateway", "run", "runtime", "version"} {
+	for _, name := range []string{"dev", "environment", "flow", "gateway", "run", "runtime", "version"} {
 		test.RegexMatch(t, regexp.MustCompile(`(?m)^    `+name+` +[A-Z]`), stdout)
 	}
 }

@@ -197,33 +197,7 @@ func (o *runOptions) submit(ctx context.Context, warn func(text string)) (*api.R
 
 // target is whom to ask, and which runtime to ask for.
 func (o *runOptions) target(ctx context.Context) (*api.Client, string, error) {
-	token := ""
-	if o.tokenFile != "" {
-		data, err := os.ReadFile(o.tokenFile)
-		if err != nil {
-			return nil, "", fmt.Errorf("read token: %w", err)
-		}
-		token = strings.TrimSpace(string(data))
-	}
-	client, err := api.NewClient(o.address, token)
-	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", errUsage, err)
-	}
-	if o.direct || o.runtime != "" {
-		return client, o.runtime, nil
-	}
-	runtimes, err := client.Runtimes(ctx)
-	if err != nil {
-		return nil, "", fmt.Errorf("ask for runtimes: %w; start one with '%s dev', or name a gateway with -address", err, Name)
-	}
-	if len(runtimes) != 1 {
-		names := make([]string, len(runtimes))
-		for i, r := range runtimes {
-			names[i] = r.Name
-		}
-		return nil, "", fmt.Errorf("%w: the gateway has %d runtimes (%s); choose one with -runtime", errUsage, len(runtimes), strings.Join(names, ", "))
-	}
-	return client, runtimes[0].Name, nil
+	return destination{o.address, o.runtime, o.tokenFile, o.direct}.client(ctx)
 }
 
 // request makes the submission, all but the flow's name.

@@ -9,8 +9,8 @@ import (
 	"github.com/posener/complete"
 )
 
-// Version is the version of the program, and of the driver plugin inside it.
-const Version = "0.1.0"
+// Version is the version of the program, and of the driver plugin inside it. It is a variable for the linker to set.
+var Version = "0.1.0"
 
 type versionCommand struct {
 	meta

@@ -2,11 +2,13 @@ package driver
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,9 +49,14 @@ type cgroupPlace struct {
 	Path string
 	// Cpuset is the folder of a cpuset of the agent's that the process has to join, empty for none.
 	Cpuset string
+	// Cores is the list of cores that Cpuset is to have, empty when it is not the task's own.
+	Cores string
 	// Cpus is the list of cores to set on the container's own cgroup, empty for none.
 	Cpus string
 }
+
+// sharedCpusets are what agents call the cpuset of all tasks without cores of their own, the last one up to 1.6.
+var sharedCpusets = []string{"share", "shared"}
 
 // place puts a task where the agent expects it, so that the agent's cpusets hold for it and the agent can kill it as a last
 // resort.
@@ -59,7 +66,7 @@ type cgroupPlace struct {
 // cpuset of the container's own below the shared one would keep the agent from ever making that smaller, so the
 // process joins the agent's instead.
 func (c cgroups) place(config *plugin.TaskConfig, id string) cgroupPlace {
-	own := cgroupPlace{Path: "/nomad-promptflow/" + id}
+	own := cgroupPlace{Path: ownCgroup(id)}
 	linux := config.Resources.Linux
 	if linux == nil {
 		return own
@@ -76,12 +83,13 @@ func (c cgroups) place(config *plugin.TaskConfig, id string) cgroupPlace {
 		return own
 	}
 	parent := path.Dir(given)
-	if path.Base(given) != "share" {
+	if !slices.Contains(sharedCpusets, path.Base(given)) {
 		parent = path.Dir(parent)
 	}
 	return cgroupPlace{
 		Path:   path.Join("/", parent, config.AllocID+"."+config.Name),
 		Cpuset: linux.CgroupPath,
+		Cores:  linux.CpusetCPUs,
 	}
 }
 
@@ -90,9 +98,36 @@ func (p cgroupPlace) join(pid int) error {
 	if p.Cpuset == "" {
 		return nil
 	}
+	if p.Cores != "" {
+		if err := p.fill(); err != nil {
+			return err
+		}
+	}
 	procs := filepath.Join(p.Cpuset, "cgroup.procs")
 	if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0o644); err != nil {
 		return fmt.Errorf("join cpuset %s: %w", p.Cpuset, err)
+	}
+	return nil
+}
+
+// fill gives a cpuset of the task's own its cores: the agent makes it, but leaves it empty, and no process can join it so. Agents that fill
+// it do so in their own time.
+func (p cgroupPlace) fill() error {
+	memory := filepath.Join(p.Cpuset, "cpuset.mems")
+	nodes, err := os.ReadFile(memory)
+	if err != nil {
+		return fmt.Errorf("read memory nodes of cpuset: %w", err)
+	}
+	if len(bytes.TrimSpace(nodes)) == 0 {
+		if nodes, err = os.ReadFile(filepath.Join(filepath.Dir(p.Cpuset), "cpuset.mems")); err != nil {
+			return fmt.Errorf("read memory nodes of reserved cpusets: %w", err)
+		}
+		if err := os.WriteFile(memory, nodes, 0o644); err != nil {
+			return fmt.Errorf("set memory nodes of cpuset: %w", err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(p.Cpuset, "cpuset.cpus"), []byte(p.Cores), 0o644); err != nil {
+		return fmt.Errorf("set cores %s of cpuset: %w", p.Cores, err)
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func TestExecTask_overTheWire(t *testing.T) {
 	test.Eq(t, "err\n", string(result.Stderr))
 	test.Eq(t, 4, result.Exit.ExitCode)
 	began := time.Now()
-	_, err = r.plugin.ExecTask(t.Context(), task.ID, []string{"/bin/sleep", "1000"}, 300*time.Millisecond)
+	_, err = r.plugin.ExecTask(t.Context(), task.ID, []string{"/bin/sleep", "1000"}, 2*time.Second)
 	test.ErrorContains(t, err, "command was killed")
 	test.Less(t, 10*time.Second, time.Since(began))
 	_, err = r.plugin.ExecTask(t.Context(), "unknown", []string{"true"}, bound)

@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 )
@@ -90,7 +89,7 @@ func (c *collector) resume(found []Remains) {
 	c.resumed = true
 	for _, remains := range found {
 		if at, set := removalTime(remains.Labels); set {
-			c.driver.scheduleRemoval(remains.ID, filesOf(remains.ID, remains.Labels), at)
+			c.driver.scheduleRemoval(remains.ID, residueOf(remains.ID, remains.Labels), at)
 		}
 	}
 }
@@ -150,20 +149,7 @@ func (c *collector) remove(ctx context.Context, remains Remains) {
 	}
 	removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	err := c.driver.removeWhole(removing, remains.ID, filesOf(remains.ID, remains.Labels))
+	err := c.driver.removeWhole(removing, remains.ID, residueOf(remains.ID, remains.Labels))
 	c.driver.logger.Warn("removed dangling container", "container_id", remains.ID, "task_id", remains.Labels[labelTaskID],
 		"created", remains.Created, "error", err)
-}
-
-// filesOf is the folder of the driver's own files of a container, as the container's state says, if that is such a folder.
-func filesOf(container string, labels map[string]string) string {
-	encoded, err := stateOfLabels(labels)
-	if err != nil {
-		return ""
-	}
-	state, err := decodeState(encoded)
-	if err != nil || filepath.Base(state.FilesDir) != container || filepath.Base(filepath.Dir(state.FilesDir)) != filesFolder {
-		return ""
-	}
-	return state.FilesDir
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoenig/test"
 	"github.com/shoenig/test/must"
+	"github.com/shoenig/test/wait"
 
 	"github.com/nomad-promptflow/nomad-promptflow/plugin"
 )
@@ -257,8 +258,9 @@ func TestLeftovers_aStartThatFailedHalfway(t *testing.T) {
 
 	delete(engine.fail, "remove")
 	d.sweep()
-	d.work.Wait()
+	must.Wait(t, wait.InitialSuccess(wait.Timeout(5*time.Second), wait.Gap(time.Millisecond), wait.BoolFunc(func() bool {
+		_, err := os.Lstat(filepath.Join(task.AllocDir, "web", filesFolder))
+		return os.IsNotExist(err)
+	})))
 	test.False(t, d.leftovers.has(containerID(task.ID)))
-	_, err = os.Lstat(filepath.Join(task.AllocDir, "web", filesFolder))
-	test.ErrorIs(t, err, os.ErrNotExist)
 }

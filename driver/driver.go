@@ -25,6 +25,7 @@ import (
 // Bounds on the driver's own work; Nomad sets none.
 const (
 	startTimeout   = time.Minute      // create and start, without the image
+	startPatience  = 3 * time.Second  // for a daemon that is away when a start begins
 	removeTimeout  = 30 * time.Second // kill and remove
 	recoverTimeout = 10 * time.Second // one look at a container
 	killGrace      = 30 * time.Second // from SIGKILL to the exit

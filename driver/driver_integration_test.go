@@ -477,7 +477,7 @@ func TestExecTask(t *testing.T) {
 	must.NoError(t, err)
 	test.Eq(t, 64<<10, len(result.Stdout))
 
-	_, err = r.driver.ExecTask(t.Context(), task.ID, []string{"/bin/sleep", "1000"}, 200*time.Millisecond)
+	_, err = r.driver.ExecTask(t.Context(), task.ID, []string{"/bin/sleep", "1000"}, 2*time.Second)
 	test.ErrorContains(t, err, "command was killed")
 	_, err = r.driver.ExecTask(t.Context(), task.ID, []string{"/no/such"}, bound)
 	test.ErrorContains(t, err, "the command is not in the image")

@@ -25,6 +25,8 @@ var (
 	ErrImageInUse = errors.New("image is in use")
 	// ErrUnavailable means that the engine's daemon does not answer.
 	ErrUnavailable = errors.New("container engine does not answer")
+	// ErrNoCommand means that a container's command is not in the image, or cannot be executed there.
+	ErrNoCommand = errors.New("the command is not in the image, or cannot be executed there")
 	// ErrTransient marks an error that may pass by itself, such as a network's.
 	ErrTransient = registry.ErrTransient
 )

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 const (
 	// maxExecOutput bounds each stream that ExecTask returns; the rest is thrown away.
 	maxExecOutput = 64 << 10
+	// maxExecError is how long an error of a streaming exec may be: agents pass it on in a websocket's close frame, which holds 123
+	// bytes and begins with gRPC's own words, and a longer one does not reach the user at all.
+	maxExecError = 123 - len("rpc error: code = Unknown desc = ")
 	// defaultExecTimeout bounds an ExecTask that came without a timeout.
 	defaultExecTimeout = time.Minute
 )
@@ -35,7 +39,14 @@ func (d *Driver) ExecTask(
 	return &plugin.ExecResult{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Exit: *exit}, nil
 }
 
-// ExecTaskStreaming runs a command in the task that talks to a client until the command ends.
+// Exit codes of a command that did not run at all, as shells have them.
+const (
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// ExecTaskStreaming runs a command in the task that talks to a client until the command ends. A command that is not there is told as a
+// shell does, by its output and its exit code.
 func (d *Driver) ExecTaskStreaming(
 	ctx context.Context, id string, options plugin.ExecOptions,
 ) (*plugin.ExitResult, error) {
@@ -43,7 +54,40 @@ func (d *Driver) ExecTaskStreaming(
 		Command: options.Command, TTY: options.TTY,
 		Stdin: options.Stdin, Stdout: options.Stdout, Stderr: options.Stderr, Resize: options.Resize,
 	}
-	return d.exec(ctx, id, request)
+	result, err := d.exec(ctx, id, request)
+	switch {
+	case errors.Is(err, ErrNoCommand):
+		d.logger.Debug("command of exec cannot run", "task_id", id, "error", err)
+		return refuseCommand(options, err)
+	case err != nil:
+		d.logger.Warn("exec failed", "task_id", id, "error", err)
+		return nil, shortened(err, maxExecError)
+	}
+	return result, nil
+}
+
+func refuseCommand(options plugin.ExecOptions, cause error) (*plugin.ExitResult, error) {
+	output, end := options.Stderr, "\n"
+	if options.TTY {
+		output, end = options.Stdout, "\r\n"
+	}
+	if _, err := fmt.Fprintf(output, "%s: %s%s", options.Command[0], ErrNoCommand, end); err != nil {
+		return nil, fmt.Errorf("say that command cannot run: %w", err)
+	}
+	if strings.Contains(cause.Error(), "permission denied") {
+		return &plugin.ExitResult{ExitCode: exitNotExecutable}, nil
+	}
+	return &plugin.ExitResult{ExitCode: exitNotFound}, nil
+}
+
+// shortened is an error with no more than the first bytes of the text.
+func shortened(err error, limit int) error {
+	text := err.Error()
+	if len(text) <= limit {
+		return err
+	}
+	const more = "..."
+	return errors.New(strings.ToValidUTF8(text[:limit-len(more)], "") + more)
 }
 
 func (d *Driver) exec(ctx context.Context, id string, request ExecRequest) (*plugin.ExitResult, error) {
@@ -55,7 +99,7 @@ func (d *Driver) exec(ctx context.Context, id string, request ExecRequest) (*plu
 		return nil, errors.New("exec in task: no command given")
 	}
 	if task.hasEnded() {
-		return nil, fmt.Errorf("exec in task %s: it has ended", id)
+		return nil, errors.New("exec in task: it has ended")
 	}
 	engine, _, err := d.current()
 	if err != nil {
@@ -63,7 +107,7 @@ func (d *Driver) exec(ctx context.Context, id string, request ExecRequest) (*plu
 	}
 	exit, err := engine.Exec(ctx, task.state.ContainerID, request)
 	if err != nil {
-		return nil, fmt.Errorf("exec %q in task %s: %w", request.Command[0], id, err)
+		return nil, fmt.Errorf("exec in task: %w", err)
 	}
 	result := &plugin.ExitResult{ExitCode: exit.Code}
 	if n := exit.Code - 128; n > 0 && n <= maxSignal {

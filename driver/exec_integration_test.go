@@ -98,3 +98,34 @@ func TestExecTaskStreaming_followsTheTerminalsSize(t *testing.T) {
 	r.destroy(task)
 	requireNothingLeft(r, task)
 }
+
+func TestExecTaskStreaming_tellsOfACommandThatCannotRun(t *testing.T) {
+	r := newRig(t)
+	task := r.shell("touch /tmp/plain; echo ready; sleep 1000")
+	r.start(task)
+	task.stdout.await(t, "ready")
+	for _, c := range []struct {
+		command string
+		code    int
+	}{
+		{"/no/such/program", 127},
+		{"no-such-program", 127},
+		{"/tmp/plain", 126},
+	} {
+		for _, tty := range []bool{false, true} {
+			ctx, cancel := context.WithTimeout(t.Context(), bound)
+			var stdout, stderr stream
+			result, err := r.driver.ExecTaskStreaming(ctx, task.ID, plugin.ExecOptions{
+				Command: []string{c.command}, TTY: tty, Stdin: io.NopCloser(strings.NewReader("")), Stdout: &stdout, Stderr: &stderr,
+			})
+			cancel()
+			must.NoError(t, err, must.Sprint(c.command))
+			test.Eq(t, c.code, result.ExitCode, test.Sprint(c.command))
+			said := stdout.String() + stderr.String()
+			test.StrContains(t, said, c.command)
+			test.StrContains(t, said, "cannot be executed")
+		}
+	}
+	r.destroy(task)
+	requireNothingLeft(r, task)
+}

@@ -12,8 +12,7 @@ import (
 type leftover struct {
 	// taskID is set when the agent asked to destroy that task; the container may then be one to keep.
 	taskID string
-	// files is the folder of the driver's own files of the container, empty when that is not known.
-	files string
+	residue
 }
 
 // leftovers are, by name, the containers whose removal failed. The agent does not ask a second time, so the driver has to see to
@@ -29,6 +28,8 @@ type leftovers struct {
 const (
 	minSweepDelay = 2 * time.Second
 	maxSweepDelay = time.Minute
+	// lateRuntime is how long a runtime is at work at most when its daemon is gone.
+	lateRuntime = 5 * time.Second
 )
 
 func (l *leftovers) add(container string, left leftover) {
@@ -88,6 +89,9 @@ func (d *Driver) sweep() {
 		var failed []error
 		for container, left := range due {
 			failed = append(failed, d.removeLeftover(d.life, container, left))
+			if left.taskID == "" {
+				d.removeLater(container, left.residue)
+			}
 		}
 		err := errors.Join(failed...)
 		d.leftovers.swept(err != nil)
@@ -111,18 +115,37 @@ func (d *Driver) removeLeftover(ctx context.Context, container string, left left
 	if d.tasks.ofContainer(container) != nil {
 		return nil // it was started again meanwhile
 	}
-	return d.removeWhole(ctx, container, left.files)
+	return d.removeWhole(ctx, container, left.residue)
 }
 
-// removeWhole removes a container and the driver's own files of it, now or, when that fails, later. The caller has its lock.
-func (d *Driver) removeWhole(ctx context.Context, container, files string) error {
+// removeLater removes once more what there is of a container outside of the engine. A runtime that was at work when its daemon went
+// away works on for a moment, and may make what was not there when the rest was removed.
+//
+//nolint:contextcheck // it is in the background
+func (d *Driver) removeLater(container string, rest residue) {
+	d.background(func() {
+		sleep(d.life, lateRuntime)
+		if d.tasks.ofContainer(container) != nil {
+			return
+		}
+		if err := rest.remove(d.life); err != nil {
+			d.logger.Warn("cannot remove what a runtime left", "container_id", container, "error", err)
+		}
+	})
+}
+
+// removeWhole removes a container and all there is of it, now or, when that fails, later. The caller has its lock.
+func (d *Driver) removeWhole(ctx context.Context, container string, rest residue) error {
 	engine, _, err := d.current()
 	if err == nil {
 		err = engine.Remove(ctx, container)
 	}
+	if err == nil {
+		err = rest.remove(ctx)
+	}
 	if err != nil {
-		d.leftovers.add(container, leftover{files: files})
+		d.leftovers.add(container, leftover{residue: rest})
 		return fmt.Errorf("remove container %s: %w", container, err)
 	}
-	return removeFiles(files)
+	return nil
 }

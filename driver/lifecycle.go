@@ -236,20 +236,20 @@ func (d *Driver) giveUp(ctx context.Context, taskID string, task *task) error {
 		return err
 	}
 	id := containerID(taskID)
-	files := ""
+	rest := residue{cgroup: ownCgroup(id)}
 	if task != nil {
-		files = task.state.FilesDir
+		rest = task.state.residue()
 	} else if container, err := engine.Inspect(ctx, id); err == nil {
-		files = filesOf(id, container.Labels)
+		rest = residueOf(id, container.Labels)
 	}
-	if err := d.giveUpContainer(ctx, engine, config, id, files); err != nil {
+	if err := d.giveUpContainer(ctx, engine, config, id, rest); err != nil {
 		return err
 	}
-	return removeFiles(files)
+	return rest.remove(ctx)
 }
 
 // giveUpContainer removes a container, or only its process where the operator wants to keep what the task wrote.
-func (d *Driver) giveUpContainer(ctx context.Context, engine Engine, config PluginConfig, id, files string) error {
+func (d *Driver) giveUpContainer(ctx context.Context, engine Engine, config PluginConfig, id string, rest residue) error {
 	if config.GC.Container && config.GC.containerDelay == 0 {
 		return engine.Remove(ctx, id)
 	}
@@ -257,7 +257,7 @@ func (d *Driver) giveUpContainer(ctx context.Context, engine Engine, config Plug
 		return err
 	}
 	if config.GC.Container {
-		return d.removeAfter(ctx, engine, id, files, time.Now().Add(config.GC.containerDelay))
+		return d.removeAfter(ctx, engine, id, rest, time.Now().Add(config.GC.containerDelay))
 	}
 	err := engine.Relabel(ctx, id, map[string]string{labelKept: "true"})
 	if errors.Is(err, ErrNoContainer) {

@@ -138,7 +138,7 @@ func (d *Driver) adopt(ctx context.Context, engine Engine, config *plugin.TaskCo
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	id := containerID(config.ID)
-	container, err := engine.Inspect(ctx, id)
+	container, err := patientInspect(ctx, engine, id)
 	switch {
 	case errors.Is(err, ErrNoContainer):
 		return nil, nil
@@ -155,6 +155,18 @@ func (d *Driver) adopt(ctx context.Context, engine Engine, config *plugin.TaskCo
 		return nil, fmt.Errorf("replace container of task: %w", err)
 	}
 	return nil, nil
+}
+
+// patientInspect gives a daemon that is being restarted the time to come back: it would be a pity to spend one of the few attempts
+// of a task's restart policy on it.
+func patientInspect(ctx context.Context, engine Engine, id string) (*Container, error) {
+	for patience := time.Now().Add(startPatience); ; {
+		container, err := engine.Inspect(ctx, id)
+		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil || time.Now().After(patience) {
+			return container, err
+		}
+		sleep(ctx, retryDelay)
+	}
 }
 
 func adoptContainer(config *plugin.TaskConfig, container *Container) (*task, error) {
@@ -183,7 +195,11 @@ func (d *Driver) launch(ctx context.Context, engine Engine, request launchReques
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.discard(ctx, request.id, request.files))
+			rest := residue{files: request.files, cgroup: request.place.Path}
+			if errors.Is(err, ErrUnavailable) {
+				d.removeLater(request.id, rest)
+			}
+			err = errors.Join(err, d.discard(ctx, request.id, rest))
 		}
 	}()
 
@@ -255,10 +271,10 @@ func sharesKernel(runtime string) bool { return strings.HasPrefix(runtime, "io.c
 
 // discard removes what a failed start made. It has a bound of its own, since the start's may be what failed. A daemon that went away
 // in the middle may have made more than it had time to say, so what fails here is tried again when it is back.
-func (d *Driver) discard(ctx context.Context, id, files string) error {
+func (d *Driver) discard(ctx context.Context, id string, rest residue) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	if err := d.removeWhole(ctx, id, files); err != nil {
+	if err := d.removeWhole(ctx, id, rest); err != nil {
 		return fmt.Errorf("clean up after failed start: %w", err)
 	}
 	return nil

@@ -67,18 +67,8 @@ func triage(t *testing.T, address string) (map[string]float64, error) {
 
 // driverHealth is what the agent's node says of the driver.
 func driverHealth(n *harness.Nomad) error {
-	var nodes []struct{ ID string }
-	if err := n.Get("/v1/nodes", &nodes); err != nil {
-		return err
-	}
-	var node struct {
-		Attributes map[string]string
-		Drivers    map[string]struct {
-			Healthy           bool
-			HealthDescription string
-		}
-	}
-	if err := n.Get("/v1/node/"+nodes[0].ID, &node); err != nil {
+	node, err := nodeOf(n)
+	if err != nil {
 		return err
 	}
 	if !node.Drivers["promptflow"].Healthy {
@@ -156,10 +146,21 @@ func upstreamMetrics(t *testing.T) map[string]float64 {
 // bridgePlugin is the CNI plugin without which an agent has no bridge networks; the harness tells agents to look there.
 const bridgePlugin = "/usr/lib/cni/bridge"
 
+// needBridge skips a test where the agent can make no bridge networks.
+func needBridge(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(bridgePlugin); err != nil {
+		t.Skipf("no CNI plugins for the agent's bridge: %v (apt-get install containernetworking-plugins)", err)
+	}
+	if _, err := exec.LookPath("iptables"); err != nil {
+		t.Skipf("no iptables for the agent's bridge: %v (apt-get install iptables)", err)
+	}
+}
+
 func TestNomad_runs_a_shared_runtime_in_a_network_of_its_own(t *testing.T) {
 	harness.Integration(t)
-	if _, err := os.Stat(bridgePlugin); err != nil && harness.NomadBinary() != "" {
-		t.Skipf("no CNI plugins for the agent's bridge: %v (apt-get install containernetworking-plugins)", err)
+	if harness.NomadBinary() != "" {
+		needBridge(t)
 	}
 	n, _ := startNomad(t)
 	address := runShared(t, n, "network_mode=bridge")

@@ -52,8 +52,8 @@ func ParseDigest(text string) (string, error) {
 	return d.Encoded(), nil
 }
 
-// leftOut says whether a file or folder of this name is never packed.
-func leftOut(name string) bool {
+// LeftOut says whether a file or folder of this name is never packed.
+func LeftOut(name string) bool {
 	switch name {
 	case ".git", ".svn", ".hg", ".venv", "venv", "__pycache__", ".promptflow", ".pytest_cache", ".mypy_cache", ".ipynb_checkpoints", "node_modules":
 		return true

@@ -250,3 +250,50 @@ func FuzzUnpack(f *testing.F) {
 		must.SliceEmpty(t, left)
 	})
 }
+
+// FuzzUnpackTar is FuzzUnpack behind compression and name: tars of strangers, under their right names.
+func FuzzUnpackTar(f *testing.F) {
+	flow := file("flow.dag.yaml", 3)
+	for _, headers := range [][]*tar.Header{
+		{flow}, {flow, file("a/b", 20), file("a/c", 0)}, {flow, file("../x", 1)}, {flow, file("flow.dag.yaml/x", 1)}, {flow, {Typeflag: tar.TypeSymlink, Name: "l", Linkname: "/etc"}},
+		{file("a.prompty", 1), file(strings.Repeat("p", 99), 1)}, {flow, {Typeflag: tar.TypeReg, Name: "x", Size: 1 << 40}},
+	} {
+		var plain bytes.Buffer
+		w := tar.NewWriter(&plain)
+		for _, h := range headers {
+			if w.WriteHeader(h) == nil && h.Size < 100 {
+				_, _ = w.Write(bytes.Repeat([]byte("x"), int(h.Size)))
+			}
+		}
+		_ = w.Flush()
+		f.Add(plain.Bytes())
+	}
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	must.NoError(f, err)
+	limits := Limits{Bytes: 1 << 16, Files: 8, Path: 100, Depth: 4}
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "flow")
+		err := Unpack(t.Context(), bytes.NewReader(encoder.EncodeAll(plain, nil)), dir, named(plain), limits)
+		left, rerr := os.ReadDir(parent)
+		must.NoError(t, rerr)
+		if err != nil {
+			must.ErrorIs(t, err, ErrInvalid)
+			must.SliceEmpty(t, left)
+			return
+		}
+		must.SliceLen(t, 1, left)
+		files, total := 0, int64(0)
+		must.NoError(t, filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			must.True(t, entry.Type().IsRegular())
+			info, err := entry.Info()
+			files, total = files+1, total+info.Size()
+			return err
+		}))
+		must.LessEq(t, limits.Files, files)
+		must.LessEq(t, limits.Bytes, total)
+	})
+}

@@ -100,9 +100,9 @@ func (c *packing) walk(dir, prefix string, add func(path string, from source, si
 			return err
 		case inside == ".":
 			return nil
-		case leftOut(entry.Name()) && entry.IsDir():
+		case LeftOut(entry.Name()) && entry.IsDir():
 			return fs.SkipDir
-		case leftOut(entry.Name()), entry.IsDir():
+		case LeftOut(entry.Name()), entry.IsDir():
 			return nil
 		case !entry.Type().IsRegular():
 			return invalid("%s is %s: a flow may hold regular files only; copy what it points to into the folder", inside, kind(entry.Type()))

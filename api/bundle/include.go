@@ -58,6 +58,16 @@ func (c *packing) include(dir, include string, warn func(string)) error {
 	return c.replace(name, source{root: root, path: name}, info.Size(), full, warn)
 }
 
+// HasInclude reports whether an additional include of the flow in a folder is there.
+func HasInclude(dir, include string) bool {
+	at := filepath.FromSlash(include)
+	if !filepath.IsAbs(at) {
+		at = filepath.Join(dir, at)
+	}
+	_, err := os.Stat(at)
+	return err == nil || strings.HasSuffix(at, ".zip") && isFolder(strings.TrimSuffix(at, ".zip"))
+}
+
 func isFolder(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()

@@ -156,8 +156,7 @@ func isBadCommand(err error) bool {
 // explainStart names the usual mistake behind a runtime's long message.
 func explainStart(err error) error {
 	if err != nil && isBadCommand(err) {
-		return fmt.Errorf("the command is not in the image, or cannot be executed there: check entrypoint, command and args: %w",
-			err)
+		return fmt.Errorf("%w: check entrypoint, command and args: %w", driver.ErrNoCommand, err)
 	}
 	return explain(err)
 }

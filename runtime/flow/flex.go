@@ -12,19 +12,19 @@ import (
 func (l loader) flex(root *document.Node) (*Flow, error) {
 	f := &Flow{Form: Flex, File: l.file}
 	var err error
-	if f.Entry, err = l.entry(root); err != nil {
+	if f.Entry, err = l.entry(root); l.stop(err) {
 		return nil, err
 	}
-	if f.Inputs, err = l.inputs(root); err != nil {
+	if f.Inputs, err = l.inputs(root); l.stop(err) {
 		return nil, err
 	}
-	if f.Outputs, err = l.outputs(root); err != nil {
+	if f.Outputs, err = l.outputs(root); l.stop(err) {
 		return nil, err
 	}
-	if f.Init, err = l.initInputs(root); err != nil {
+	if f.Init, err = l.initInputs(root); l.stop(err) {
 		return nil, err
 	}
-	if f.Code, err = l.code(root); err != nil {
+	if f.Code, err = l.code(root); l.stop(err) {
 		return nil, err
 	}
 	return f, l.names(f, root)
@@ -51,17 +51,17 @@ func (l loader) entry(root *document.Node) (string, error) {
 // initInputs reads what the class is made with: besides values it may be a connection or a model's configuration.
 func (l loader) initInputs(root *document.Node) ([]*Input, error) {
 	fields, err := l.mapping(root.Get("init"))
-	if err != nil {
+	if l.stop(err) {
 		return nil, err
 	}
 	inputs := make([]*Input, 0, len(fields))
 	for i := range fields {
 		f := &fields[i]
 		in := &Input{Name: f.Key, Place: l.key(f)}
-		if in.Type, err = l.initType(f); err != nil {
+		if in.Type, err = l.initType(f); l.stop(err) {
 			return nil, err
 		}
-		if in.Default, err = l.value(f.Value.Get("default")); err != nil {
+		if in.Default, err = l.value(f.Value.Get("default")); l.stop(err) {
 			return nil, err
 		}
 		inputs = append(inputs, in)

@@ -74,6 +74,7 @@ type Output struct {
 	Reference      Reference
 	EvaluationOnly bool
 	IsChatOutput   bool
+	Where          Place // of the reference
 	Place
 }
 
@@ -114,13 +115,15 @@ type Source struct {
 type NodeInput struct {
 	Name string
 	Reference
+	Where Place // of the value
 	Place
 }
 
 // Activate is a node's condition: the node runs when the value of When equals Is.
 type Activate struct {
-	When Reference
-	Is   any
+	When  Reference
+	Is    any
+	Where Place // of the condition
 	Place
 }
 

@@ -2,8 +2,10 @@ package flow
 
 import (
 	"errors"
+	"io/fs"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/shoenig/test"
 	"github.com/shoenig/test/must"
@@ -304,18 +306,45 @@ inputs:
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("inputs: {a: {type: int, default: 1}}\noutputs: {o: {type: int, reference: \"${n.output.x[0]}\"}}\nnodes:\n- name: n\n  type: python\n  source: {path: a.py}\n  activate: {when: \"${inputs.a}\", is: 1}\n"))
 	f.Add([]byte("node_variants: {n: {default_variant_id: a, variants: {a: {node: {}}}}}\nnodes: [{name: n, use_variants: true}]\n"))
+	f.Add([]byte("inputs: {a: {type: int}, a: {type: nope}}\noutputs: {o: {reference: ~}}\nnodes: [{}, {name: n, source: x, activate: 1}, 5]\nnode_variants: {n: {}, m: {variants: {a: {}, b: {node: 1}}}}\n"))
+	f.Add([]byte("1: 2\nnodes: &n [{name: a, inputs: {x: !t 1, y: 2020-01-01, 3: 4}}]\nenvironment_variables: *n\n"))
 	f.Fuzz(func(t *testing.T, yaml []byte) {
-		flow, err := Load(fstest.MapFS{"flow.dag.yaml": {Data: yaml}})
+		late := time.AfterFunc(10*time.Second, func() { panic("it does not end") }) // the fuzzer itself would wait for ever
+		defer late.Stop()
+		dir := fstest.MapFS{"flow.dag.yaml": {Data: yaml}}
+		flow, err := Load(dir)
 		var e *api.Error
 		if err != nil && !errors.As(err, &e) {
 			t.Fatalf("not an api.Error: %v", err)
 		}
+		inspected(t, dir, flow, err)
 		if err == nil {
-			_, _, _ = flow.Check()
+			_, _, err := flow.Check()
+			if problems := flow.Problems(); (err == nil) != (len(problems) == 0) || err != nil && err.Error() != problems[0].Error() {
+				t.Fatalf("check says %v, problems are %v", err, problems)
+			}
 			_, _ = flow.ConvertInputs(flow.WithDefaults(value.NewDict()), nil)
 			_ = flow.Environment()
 		}
 	})
+}
+
+// inspected holds that reading past mistakes finds the mistake that loading fails with, first of all, and else the same flow.
+func inspected(t *testing.T, dir fs.FS, flow *Flow, err error) {
+	t.Helper()
+	d := Inspect(dir, Options{})
+	switch {
+	case err == nil && len(d.Errors) > 0:
+		t.Fatalf("loads, and has the errors %v", d.Errors)
+	case err != nil && (len(d.Errors) == 0 || d.Errors[0].Error() != err.Error()):
+		t.Fatalf("fails with %v, and has the errors %v", err, d.Errors)
+	case err == nil && len(d.Flow.Nodes) != len(flow.Nodes):
+		t.Fatalf("%d nodes, and %d past mistakes", len(flow.Nodes), len(d.Flow.Nodes))
+	}
+	if d.Flow != nil {
+		_ = d.Flow.Problems()
+		_ = d.Flow.Environment()
+	}
 }
 
 func FuzzProperty(f *testing.F) {

@@ -29,18 +29,43 @@ func LoadWith(dir fs.FS, o Options) (*Flow, error) {
 		return nil, err
 	}
 	l := loader{file: name, variant: o.Variant}
-	if path.Ext(name) == promptyExtension {
-		return l.prompty(dir)
-	}
-	root, err := read(dir, name)
+	f, _, err := l.load(dir)
 	if err != nil {
 		return nil, err
 	}
-	return l.flow(root)
+	return f, nil
+}
+
+// load reads the flow of a file, and the document that it is.
+func (l loader) load(dir fs.FS) (*Flow, *document.Node, error) {
+	if path.Ext(l.file) == promptyExtension {
+		return l.prompty(dir)
+	}
+	root, err := l.read(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := l.flow(root)
+	return f, root, err
 }
 
 // loader turns a document into a flow. Errors come in the order in which prompt flow's deserialization raises them.
-type loader struct{ file, variant string }
+type loader struct {
+	file    string
+	variant string      // "${node.variant}", or none
+	report  func(error) // takes every mistake, and loading goes on; nil: the first ends it
+}
+
+// stop reports whether err ends the loading.
+func (l loader) stop(err error) bool {
+	if err == nil {
+		return false
+	}
+	if l.report != nil {
+		l.report(err)
+	}
+	return l.report == nil
+}
 
 func lineText(p Place) string { return strconv.Itoa(p.Line) }
 
@@ -57,7 +82,7 @@ func (l loader) flow(root *document.Node) (*Flow, error) {
 	if !root.IsNull() && root.Kind != document.Mapping {
 		return nil, l.definition(l.at(root), "The flow file is not a mapping of keys to values. Please check that it is a flow definition.")
 	}
-	if err := l.refuseLanguage(root); err != nil {
+	if err := l.refuseLanguage(root); l.stop(err) {
 		return nil, err
 	}
 	if root.Get("entry") != nil || strings.HasPrefix(path.Base(l.file), "flow.flex.") {
@@ -65,24 +90,24 @@ func (l loader) flow(root *document.Node) (*Flow, error) {
 	}
 	f := &Flow{File: l.file}
 	var err error
-	if f.Nodes, err = l.nodes(root); err != nil {
+	if f.Nodes, err = l.nodes(root); l.stop(err) {
 		return nil, err
 	}
-	if f.Inputs, err = l.inputs(root); err != nil {
+	if f.Inputs, err = l.inputs(root); l.stop(err) {
 		return nil, err
 	}
-	if f.Outputs, err = l.outputs(root); err != nil {
+	if f.Outputs, err = l.outputs(root); l.stop(err) {
 		return nil, err
 	}
-	if err := l.applyVariants(f, root); err != nil {
+	if err := l.applyVariants(f, root); l.stop(err) {
 		return nil, err
 	}
-	if err := l.names(f, root); err != nil {
+	if err := l.names(f, root); l.stop(err) {
 		return nil, err
 	}
 	if format := root.Get("message_format"); format != nil {
 		f.MessageFormat.Place = l.at(format.Value)
-		if f.MessageFormat.Name, err = l.text(format); err != nil {
+		if f.MessageFormat.Name, err = l.text(format); l.stop(err) {
 			return nil, err
 		}
 	}
@@ -91,10 +116,10 @@ func (l loader) flow(root *document.Node) (*Flow, error) {
 
 // names reads what flows of all kinds have.
 func (l loader) names(f *Flow, root *document.Node) (err error) {
-	if f.environment, err = l.dict(root.Get("environment_variables")); err != nil {
+	if f.environment, err = l.dict(root.Get("environment_variables")); l.stop(err) {
 		return err
 	}
-	if f.ID, err = l.text(root.Get("id")); err != nil {
+	if f.ID, err = l.text(root.Get("id")); l.stop(err) {
 		return err
 	}
 	if f.ID == "" {
@@ -184,7 +209,7 @@ func (l loader) mapping(f *document.Field) ([]document.Field, error) {
 		return nil, l.definition(l.key(f), "The value of '%s' is not a mapping of names to definitions. Please correct it in the flow file.", f.Key)
 	}
 	if err := f.Value.CheckKeys(); err != nil {
-		return nil, l.plainError(err)
+		return f.Value.Fields, l.plainError(err)
 	}
 	return f.Value.Fields, nil
 }
@@ -209,13 +234,13 @@ func (l loader) valueType(what string, def *document.Field) (string, error) {
 
 func (l loader) inputs(root *document.Node) ([]*Input, error) {
 	fields, err := l.mapping(root.Get("inputs"))
-	if err != nil {
+	if l.stop(err) {
 		return nil, err
 	}
 	inputs := make([]*Input, 0, len(fields))
 	for i := range fields {
 		in, err := l.input(&fields[i])
-		if err != nil {
+		if l.stop(err) {
 			return nil, err
 		}
 		inputs = append(inputs, in)
@@ -225,21 +250,21 @@ func (l loader) inputs(root *document.Node) ([]*Input, error) {
 
 func (l loader) input(f *document.Field) (in *Input, err error) {
 	in = &Input{Name: f.Key, Place: l.key(f)}
-	if in.Type, err = l.valueType("flow input", f); err != nil {
+	if in.Type, err = l.valueType("flow input", f); l.stop(err) {
 		return nil, err
 	}
-	if in.Default, err = l.value(f.Value.Get("default")); err != nil {
+	if in.Default, err = l.value(f.Value.Get("default")); l.stop(err) {
 		return nil, err
 	}
-	if in.Description, err = l.text(f.Value.Get("description")); err != nil {
+	if in.Description, err = l.text(f.Value.Get("description")); l.stop(err) {
 		return nil, err
 	}
 	enum, err := l.value(f.Value.Get("enum"))
-	if err != nil {
+	if l.stop(err) {
 		return nil, err
 	}
 	in.Enum, _ = enum.([]any)
-	if in.IsChatInput, err = l.flag(f.Value.Get("is_chat_input")); err != nil {
+	if in.IsChatInput, err = l.flag(f.Value.Get("is_chat_input")); l.stop(err) {
 		return nil, err
 	}
 	history := f.Value.Get("is_chat_history")
@@ -255,13 +280,13 @@ func (l loader) input(f *document.Field) (in *Input, err error) {
 
 func (l loader) outputs(root *document.Node) ([]*Output, error) {
 	fields, err := l.mapping(root.Get("outputs"))
-	if err != nil {
+	if l.stop(err) {
 		return nil, err
 	}
 	outputs := make([]*Output, 0, len(fields))
 	for i := range fields {
 		out, err := l.output(&fields[i])
-		if err != nil {
+		if l.stop(err) {
 			return nil, err
 		}
 		outputs = append(outputs, out)
@@ -270,21 +295,22 @@ func (l loader) outputs(root *document.Node) ([]*Output, error) {
 }
 
 func (l loader) output(f *document.Field) (out *Output, err error) {
-	out = &Output{Name: f.Key, Place: l.key(f)}
-	if out.Type, err = l.valueType("flow output", f); err != nil {
+	out = &Output{Name: f.Key, Place: l.key(f), Where: l.key(f)}
+	if out.Type, err = l.valueType("flow output", f); l.stop(err) {
 		return nil, err
 	}
 	var reference any = ""
 	if r := f.Value.Get("reference"); r != nil {
-		if reference, err = l.value(r); err != nil {
+		out.Where = l.at(r.Value)
+		if reference, err = l.value(r); l.stop(err) {
 			return nil, err
 		}
 	}
 	out.Reference = ParseReference(reference)
-	if out.Description, err = l.text(f.Value.Get("description")); err != nil {
+	if out.Description, err = l.text(f.Value.Get("description")); l.stop(err) {
 		return nil, err
 	}
-	if out.EvaluationOnly, err = l.flag(f.Value.Get("evaluation_only")); err != nil {
+	if out.EvaluationOnly, err = l.flag(f.Value.Get("evaluation_only")); l.stop(err) {
 		return nil, err
 	}
 	out.IsChatOutput, err = l.flag(f.Value.Get("is_chat_output"))

@@ -77,14 +77,25 @@ func unreadable(name string, err error) error {
 }
 
 // read reads the flow's file as a document.
-func read(dir fs.FS, name string) (*document.Node, error) {
-	text, err := readFile(dir, name, document.MaxBytes)
+func (l loader) read(dir fs.FS) (*document.Node, error) {
+	text, err := readFile(dir, l.file, document.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
-	root, err := document.Parse(text)
+	return l.parse(text)
+}
+
+// parse reads YAML.
+func (l loader) parse(text []byte) (*document.Node, error) {
+	read := document.Parse
+	if l.report != nil {
+		read = func(text []byte) (*document.Node, error) {
+			return document.ParseAll(text, func(e *document.Error) { l.report(yamlError(l.file, e)) })
+		}
+	}
+	root, err := read(text)
 	if err != nil {
-		return nil, yamlError(name, err)
+		return nil, yamlError(l.file, err)
 	}
 	return root, nil
 }
@@ -131,11 +142,11 @@ func Includes(dir fs.FS, file string) ([]Include, error) {
 	if err != nil || path.Ext(name) == promptyExtension {
 		return nil, err
 	}
-	root, err := read(dir, name)
+	l := loader{file: name}
+	root, err := l.read(dir)
 	if err != nil {
 		return nil, err
 	}
-	l := loader{file: name}
 	f := root.Get("additional_includes")
 	if f == nil || f.Value.IsNull() {
 		return nil, nil

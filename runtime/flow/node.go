@@ -21,10 +21,12 @@ func (l loader) nodes(root *document.Node) ([]*Node, error) {
 	nodes := make([]*Node, 0, len(f.Value.Items))
 	for _, item := range f.Value.Items {
 		n, err := l.node(item, "")
-		if err != nil {
+		if l.stop(err) {
 			return nil, err
 		}
-		nodes = append(nodes, n)
+		if n != nil {
+			nodes = append(nodes, n)
+		}
 	}
 	return nodes, nil
 }
@@ -39,7 +41,7 @@ func (l loader) node(n *document.Node, name string) (*Node, error) {
 		return nil, err
 	}
 	for _, read := range []func(*Node, *document.Node) error{l.nodeInputs, l.nodeTexts, l.nodeSource, l.nodeType, l.nodeActivate, l.nodeRaw} {
-		if err := read(node, n); err != nil {
+		if err := read(node, n); l.stop(err) {
 			return nil, err
 		}
 	}
@@ -65,16 +67,16 @@ func (l loader) nodeName(node *Node, n *document.Node) error {
 
 func (l loader) nodeInputs(node *Node, n *document.Node) error {
 	fields, err := l.mapping(n.Get("inputs"))
-	if err != nil {
+	if l.stop(err) {
 		return err
 	}
 	for i := range fields {
 		f := &fields[i]
 		v, err := l.value(f)
-		if err != nil {
+		if l.stop(err) {
 			return err
 		}
-		node.Inputs = append(node.Inputs, NodeInput{Name: f.Key, Reference: ParseReference(v), Place: l.key(f)})
+		node.Inputs = append(node.Inputs, NodeInput{Name: f.Key, Reference: ParseReference(v), Place: l.key(f), Where: l.at(f.Value)})
 	}
 	return nil
 }
@@ -85,14 +87,14 @@ func (l loader) nodeTexts(node *Node, n *document.Node) error {
 		to   *string
 	}{{"tool", &node.Tool}, {"api", &node.API}, {"provider", &node.Provider}, {"module", &node.Module}, {"connection", &node.Connection}} {
 		text, err := l.text(n.Get(key.name))
-		if err != nil {
+		if l.stop(err) {
 			return err
 		}
 		*key.to = text
 	}
 	for _, key := range []string{"aggregation", "reduce"} {
 		flag, err := l.flag(n.Get(key))
-		if err != nil {
+		if l.stop(err) {
 			return err
 		}
 		node.Aggregation = node.Aggregation || flag
@@ -111,17 +113,17 @@ func (l loader) nodeSource(node *Node, n *document.Node) error {
 	s := &Source{Type: "code", Place: l.key(f)}
 	if t := f.Value.Get("type"); t != nil {
 		v, err := l.text(t)
-		if err != nil {
+		if l.stop(err) {
 			return err
 		}
 		s.Type = v
 	}
 	var err error
-	if s.Tool, err = l.text(f.Value.Get("tool")); err != nil {
+	if s.Tool, err = l.text(f.Value.Get("tool")); l.stop(err) {
 		return err
 	}
 	path := f.Value.Get("path")
-	if s.Path, err = l.text(path); err != nil {
+	if s.Path, err = l.text(path); l.stop(err) {
 		return err
 	}
 	if path != nil {
@@ -159,10 +161,10 @@ func (l loader) nodeActivate(node *Node, n *document.Node) error {
 			"The definition of activate config for node {node_name} is incorrect. Please check your flow yaml and resubmit.", "node_name", node.Name))
 	}
 	condition, err := l.value(when)
-	if err != nil {
+	if l.stop(err) {
 		return err
 	}
-	node.Activate = &Activate{When: ParseReference(condition), Place: l.key(f)}
+	node.Activate = &Activate{When: ParseReference(condition), Place: l.key(f), Where: l.at(when.Value)}
 	node.Activate.Is, err = l.value(is)
 	return err
 }
@@ -170,6 +172,7 @@ func (l loader) nodeActivate(node *Node, n *document.Node) error {
 func (l loader) nodeRaw(node *Node, n *document.Node) error {
 	v, err := n.Value()
 	if err != nil {
+		node.Raw = value.NewDict()
 		return l.plainError(err)
 	}
 	node.Raw = v.(*value.Dict)

@@ -21,28 +21,33 @@ const (
 type Card struct {
 	Config   *value.Dict // the front matter, references in it not followed
 	Template string
+	Line     int // where the template begins
 }
 
 // frontMatter is prompt flow's own pattern: the front matter reaches to the last line of dashes.
 var frontMatter = regexp.MustCompile(`(?s)-{3,}\n(.*)-{3,}\n(.*)`)
 
-// prompty reads a prompty file.
-func (l loader) prompty(dir fs.FS) (*Flow, error) {
+// prompty reads a prompty file, and the document that is its front matter.
+func (l loader) prompty(dir fs.FS) (*Flow, *document.Node, error) {
 	text, err := l.promptyText(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m := frontMatter.FindStringSubmatchIndex(text)
 	if m == nil {
-		return nil, api.NewError(user(), TargetUnknown, "Illegal formatting of prompty. The prompt file is in markdown format and can be divided into two "+
+		return nil, nil, api.NewError(user(), TargetUnknown, "Illegal formatting of prompty. The prompt file is in markdown format and can be divided into two "+
 			"parts, the first part is in YAML format and contains connection and model information. The second part is the prompt template.").At(l.file, 1, 1)
 	}
 	above := strings.Repeat("\n", strings.Count(text[:m[2]], "\n")) // so that places are those in the file
-	root, err := document.Parse([]byte(above + text[m[2]:m[3]]))
+	root, err := l.parse([]byte(above + text[m[2]:m[3]]))
 	if err != nil {
-		return nil, yamlError(l.file, err)
+		return nil, nil, err
 	}
-	return l.card(root, text[m[4]:m[5]])
+	f, err := l.card(root, text[m[4]:m[5]])
+	if f != nil {
+		f.Card.Line = 1 + strings.Count(text[:m[4]], "\n")
+	}
+	return f, root, err
 }
 
 // promptyText reads the file as Python reads text: UTF-8, every line end a line feed.
@@ -63,19 +68,19 @@ func (l loader) card(root *document.Node, template string) (*Flow, error) {
 	if root.Kind != document.Mapping {
 		return nil, l.definition(Place{l.file, 1, 1}, "The front matter of the prompty file is not a mapping of keys to values. Please correct it.")
 	}
-	if err := l.refuseLanguage(root); err != nil {
+	if err := l.refuseLanguage(root); l.stop(err) {
 		return nil, err
 	}
 	root.DatesAsText() // an api_version is mostly written as one
 	f := &Flow{Form: Prompty, File: l.file, Card: &Card{Template: template}}
 	var err error
-	if f.Inputs, err = l.inputs(root); err != nil {
+	if f.Inputs, err = l.inputs(root); l.stop(err) {
 		return nil, err
 	}
-	if f.Outputs, err = l.outputs(root); err != nil {
+	if f.Outputs, err = l.outputs(root); l.stop(err) {
 		return nil, err
 	}
-	if err := l.names(f, root); err != nil {
+	if err := l.names(f, root); l.stop(err) {
 		return nil, err
 	}
 	if f.Name == "" {

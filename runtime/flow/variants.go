@@ -19,7 +19,7 @@ type variants struct {
 // node whose variant is missing stays as it is, unless a variant is chosen.
 func (l loader) applyVariants(f *Flow, root *document.Node) error {
 	all, err := l.variants(root)
-	if err != nil {
+	if l.stop(err) {
 		return err
 	}
 	if l.variant != "" {
@@ -101,13 +101,13 @@ func invalidVariant(format string, args ...any) *api.Error {
 
 func (l loader) variants(root *document.Node) (map[string]variants, error) {
 	fields, err := l.mapping(root.Get("node_variants"))
-	if err != nil {
+	if l.stop(err) {
 		return nil, err
 	}
 	all := make(map[string]variants, len(fields))
 	for i := range fields {
 		v, err := l.variantsOf(&fields[i])
-		if err != nil {
+		if l.stop(err) {
 			return nil, err
 		}
 		all[fields[i].Key] = v
@@ -121,24 +121,36 @@ func (l loader) variantsOf(f *document.Field) (variants, error) {
 		return variants{}, l.definition(l.key(f), "The node variants of '%s' have no 'variants'. Please add them.", f.Key)
 	}
 	bodies, err := l.mapping(list)
-	if err != nil {
+	if l.stop(err) {
 		return variants{}, err
 	}
 	v := variants{nodes: make(map[string]*Node, len(bodies))}
 	id := f.Value.Get("default_variant_id")
 	v.hasDefault = id != nil
-	if v.defaultID, err = l.text(id); err != nil {
+	if v.defaultID, err = l.text(id); l.stop(err) {
 		return v, err
 	}
 	for _, body := range bodies {
-		n := body.Value.Get("node")
-		if n == nil {
-			return v, l.definition(l.key(&body), "The variant '%s' of node '%s' has no 'node'. Please add it.", body.Key, f.Key)
-		}
-		if v.nodes[body.Key], err = l.node(n.Value, f.Key); err != nil {
+		chosen, err := l.variantBody(f, &body)
+		if l.stop(err) {
 			return v, err
 		}
-		v.nodes[body.Key].Raw.Set("name", f.Key)
+		if chosen != nil {
+			v.nodes[body.Key] = chosen
+		}
 	}
 	return v, nil
+}
+
+func (l loader) variantBody(of, body *document.Field) (*Node, error) {
+	n := body.Value.Get("node")
+	if n == nil {
+		return nil, l.definition(l.key(body), "The variant '%s' of node '%s' has no 'node'. Please add it.", body.Key, of.Key)
+	}
+	node, err := l.node(n.Value, of.Key)
+	if err != nil {
+		return nil, err
+	}
+	node.Raw.Set("name", of.Key)
+	return node, nil
 }

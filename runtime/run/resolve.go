@@ -80,19 +80,19 @@ func locate(err error, n *flow.Node) error {
 
 func (r *resolver) node(ctx context.Context, n *flow.Node, t *worker.Tool) (step, error) {
 	if n.Source == nil {
-		return nil, loadFailure(n, flow.Class{api.UserError}, "UserErrorException", "Node "+n.Name+" does not have source defined.")
+		return nil, LoadFailure(n, flow.Class{api.UserError}, "UserErrorException", "Node "+n.Name+" does not have source defined.")
 	}
 	switch n.Type {
 	case flow.Python, flow.CustomLLM:
 		if t == nil {
-			return nil, loadFailure(n, flow.Class{api.SystemError, "UnexpectedError"}, "UnexpectedError", "the worker did not load it")
+			return nil, LoadFailure(n, flow.Class{api.SystemError, "UnexpectedError"}, "UnexpectedError", "the worker did not load it")
 		}
 		if t.Error != nil {
 			return nil, t.Error
 		}
 		return &pythonStep{tool: t, streams: r.x.flow.Streams(n)}, nil
 	case flow.Prompt:
-		source, err := r.source(n)
+		source, err := Template(r.dir, n)
 		if err != nil {
 			return nil, err
 		}
@@ -108,13 +108,13 @@ func (r *resolver) node(ctx context.Context, n *flow.Node, t *worker.Tool) (step
 		if n.Type != "" {
 			name = n.Type
 		}
-		return nil, loadFailure(n, flow.Class{api.SystemError, "NotImplementedError"}, "NotImplementedError", "Tool type "+name+" is not supported yet.")
+		return nil, LoadFailure(n, flow.Class{api.SystemError, "NotImplementedError"}, "NotImplementedError", "Tool type "+name+" is not supported yet.")
 	}
 }
 
 // llm resolves the connection and the inputs before it misses the template, as prompt flow does.
 func (r *resolver) llm(ctx context.Context, n *flow.Node) (step, error) {
-	source, missing := r.source(n)
+	source, missing := Template(r.dir, n)
 	l, err := tool.NewLLM(ctx, r.session, tool.LLMSpec{
 		Node: n.Name, API: n.API, Connection: n.Connection, Connections: r.connections, Source: source, Literals: literals(n), Client: r.x.config.Client, Image: r.x.media.Image,
 		Streams: r.x.flow.Streams(n),
@@ -138,8 +138,8 @@ func literals(n *flow.Node) *value.Dict {
 	return d
 }
 
-// loadFailure is prompt flow's ResolveToolError, which has the classes of the error inside it.
-func loadFailure(n *flow.Node, class flow.Class, name, text string) *api.Error {
+// LoadFailure is prompt flow's ResolveToolError, which has the classes of the error inside it.
+func LoadFailure(n *flow.Node, class flow.Class, name, text string) *api.Error {
 	e := api.NewError(class, flow.TargetExecutor, "Tool load failed in '%s': (%s) %s", n.Name, name, text)
 	e.MessageFormat = "Tool load failed in '{node_name}'."
 	e.MessageParameters = map[string]string{"node_name": n.Name}
@@ -147,30 +147,30 @@ func loadFailure(n *flow.Node, class flow.Class, name, text string) *api.Error {
 	return e
 }
 
-// source reads a node's template as Python reads text: UTF-8, every line end a line feed.
-func (r *resolver) source(n *flow.Node) (string, error) {
+// Template reads a node's template as Python reads text: UTF-8, every line end a line feed.
+func Template(dir fs.FS, n *flow.Node) (string, error) {
 	shown := n.Source.Path
 	if shown == "" {
 		shown = "None"
 	}
-	f, err := r.dir.Open(path.Clean(n.Source.Path))
+	f, err := dir.Open(path.Clean(n.Source.Path))
 	if err != nil {
-		return "", loadFailure(n, flow.InvalidSource, "InvalidSource", "Node source path '"+shown+"' is invalid on node '"+n.Name+"'.")
+		return "", LoadFailure(n, flow.InvalidSource, "InvalidSource", "Node source path '"+shown+"' is invalid on node '"+n.Name+"'.")
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		return "", loadFailure(n, flow.InvalidSource, "InvalidSource", "Node source path '"+shown+"' is invalid on node '"+n.Name+"'.")
+		return "", LoadFailure(n, flow.InvalidSource, "InvalidSource", "Node source path '"+shown+"' is invalid on node '"+n.Name+"'.")
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxTemplate+1))
 	if err != nil {
 		return "", err
 	}
 	if len(text) > maxTemplate {
-		return "", loadFailure(n, flow.InvalidSource, "InvalidSource", "The template '"+shown+"' has more than 16 MiB. Please make it smaller.")
+		return "", LoadFailure(n, flow.InvalidSource, "InvalidSource", "The template '"+shown+"' has more than 16 MiB. Please make it smaller.")
 	}
 	if !utf8.Valid(text) {
-		return "", loadFailure(n, flow.InvalidSource, "InvalidSource", "The template '"+shown+"' is not UTF-8. Please save it as UTF-8.")
+		return "", LoadFailure(n, flow.InvalidSource, "InvalidSource", "The template '"+shown+"' is not UTF-8. Please save it as UTF-8.")
 	}
 	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(text)), nil
 }

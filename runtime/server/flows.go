@@ -250,6 +250,22 @@ func (b *bundled) close() {
 	}
 }
 
+// folder returns the folder of a bundle.
+func (f *flows) folder(digest string) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.bundles[digest]
+	if b == nil {
+		return "", flowMissing(digest)
+	}
+	b.used = f.tick()
+	return b.dir, nil
+}
+
+func flowMissing(digest string) error {
+	return fault([]string{"FlowNotFound"}, http.StatusFailedDependency, "The flow %s is not on this instance. Please hand it in with PUT /v1/flows/%s and send the submission again.", digest, digest)
+}
+
 // get returns the executor of the bundle that a submission names, of all nodes or of one, loading it first where needed.
 func (f *flows) get(ctx context.Context, request *api.RunRequest) (*lease, error) {
 	digest := request.Flow
@@ -267,7 +283,7 @@ func (f *flows) get(ctx context.Context, request *api.RunRequest) (*lease, error
 	b := f.bundles[digest]
 	if b == nil {
 		f.mu.Unlock()
-		return nil, fault([]string{"FlowNotFound"}, http.StatusFailedDependency, "The flow %s is not on this instance. Please hand it in with PUT /v1/flows/%s and send the submission again.", digest, digest)
+		return nil, flowMissing(digest)
 	}
 	b.used = f.tick()
 	c.Dir = b.dir

@@ -38,6 +38,7 @@ func (s *server) handler() http.Handler {
 	mux.Handle("GET /metrics", s.stats.handler)
 	trusted("PUT /v1/flows/{digest}", s.putFlow)
 	trusted("POST /v1/runs", s.postRun)
+	trusted("POST /v1/validate", s.postValidate)
 	s.serving(mux)
 	s.executing(mux)
 	mux.Handle("/", crossOrigin(s.answer(s.notFound)))

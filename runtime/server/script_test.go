@@ -106,7 +106,7 @@ func TestScripts(t *testing.T) {
 		must.SliceLen(t, 2, r.Outputs)
 		test.Eq(t, `{"line_number":2,"output":3}`, string(r.Outputs[1]))
 		test.Eq(t, "ScriptExecutionError", r.FlowRuns[1].Error.Class())
-		a := ask(t, h, "POST", "/v1/runs", `{"flow":"`+digest+`","inputs":{"step":1},"init":{"strat":5}}`)
+		a := ask(t, h, "POST", "/v1/runs", `{"flow":"`+digest+`","inputs":{"step":1},"init":{"begin":5}}`)
 		test.Eq(t, http.StatusBadRequest, a.status)
 		test.Eq(t, []string{"UserError", "FlowEntryInitializationError"}, a.failure(t).Chain())
 	})

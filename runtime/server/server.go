@@ -36,13 +36,14 @@ const (
 
 // server is a running runtime.
 type server struct {
-	config Config
-	log    hclog.Logger
-	flows  *flows
-	trust  *trust
-	slots  chan struct{} // one per run at once
-	batch  executorService
-	stats  *metrics
+	config   Config
+	log      hclog.Logger
+	flows    *flows
+	trust    *trust
+	slots    chan struct{} // one per run at once
+	batch    executorService
+	sessions sessions // of validations
+	stats    *metrics
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -82,6 +83,7 @@ func serve(ctx context.Context, config Config, listener net.Listener) error {
 	}
 	defer s.flows.close()
 	s.measure()
+	_ = os.RemoveAll(s.validations()) // of an earlier life
 	runs, cancelRuns := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRuns()
 	h := &http.Server{
@@ -188,6 +190,7 @@ func (s *server) closeWorkers() <-chan struct{} {
 	go func() {
 		defer close(done)
 		s.batch.close()
+		s.sessions.close()
 		s.flows.closeExecutors()
 		s.mu.Lock()
 		manager := s.workers

@@ -101,14 +101,14 @@ func isNameByte(c byte, first bool) bool {
 	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || !first && c >= '0' && c <= '9'
 }
 
-// special holds the names that mean something to Jinja2 or to Python: literals, operators, the environment's globals and
-// what the compiler binds itself. A template that uses one goes to Jinja2.
+// special holds the names that mean something to Jinja2 where a template is nothing but text and substitutions: literals,
+// operators and the environment's globals. A template that uses one goes to Jinja2. What the compiler binds itself (context,
+// environment, resolve, …) is not among them: it gives a template's names a prefix, and "context" is what many a prompt
+// calls what it was given to read.
 var special = setOf(
 	"true", "false", "none", "True", "False", "None",
 	"and", "or", "not", "in", "is", "if", "else", "elif", "for", "recursive",
-	"range", "dict", "lipsum", "cycler", "joiner", "namespace",
-	"self", "super", "caller", "varargs", "kwargs", "loop",
-	"context", "environment", "resolve", "undefined", "missing", "concat",
+	"range", "dict", "lipsum", "cycler", "joiner", "namespace", "self",
 )
 
 func setOf(names ...string) map[string]bool {

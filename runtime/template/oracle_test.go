@@ -25,6 +25,7 @@ var pieces = []string{
 	"{{ __class__ }}", "{{ yield }}", "{{ set }}", "{{ block }}", "{{ include }}", "{{ cycler }}", "{{ autoescape }}", "{{ environment }}", "{{ blocks }}",
 	"{{ a.b }}", "{{ a|upper }}", "{{- a }}", "{{ a -}}", "{# c #}", "{% if a %}", "{% endif %}", "{{{ a }}}", "{{", "{%", "{#", "{{ a b }}", "{{ not a }}",
 	"# for x in y", "## line", "{{ event }}", "{{ resolve }}", "{{ undefined }}", "{{ concat }}", "{{ str }}", "{{ escape }}", "{{ name }}", "{{ root }}",
+	"{{ context }}", "{{ missing }}", "{{ super }}", "{{ caller }}", "{{ varargs }}", "{{ kwargs }}", "{{ recursive }}", "{{ self }}", "{{ range }}",
 }
 
 var values = []any{
@@ -44,7 +45,7 @@ func generate(rng *rand.Rand) generated {
 	for range rng.IntN(9) {
 		g.source += pieces[rng.IntN(len(pieces))]
 	}
-	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "a_1", "_x", "A", "if", "loop", "class", "t_1", "environment", "name"} {
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "a_1", "_x", "A", "if", "loop", "class", "t_1", "environment", "name", "context", "resolve", "missing", "undefined", "concat", "super", "caller", "kwargs", "varargs", "range"} {
 		switch rng.IntN(4) {
 		case 0:
 		case 1:

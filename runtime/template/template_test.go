@@ -55,7 +55,7 @@ func TestParse_LeavesTheRestToJinja2(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{
 		"{% if a %}b{% endif %}", "{# c #}", "{{ a.b }}", "{{ a['b'] }}", "{{ a|upper }}", "{{ a + 1 }}", "{{- a }}", "{{ a -}}", "{{+ a }}",
-		"{{ 'a' }}", "{{ 1 }}", "{{ }}", "{{ a", "{{ a }", "{{{ a }}}", "{{ {} }}", "{{ True }}", "{{ none }}", "{{ loop }}", "{{ self }}",
+		"{{ 'a' }}", "{{ 1 }}", "{{ }}", "{{ a", "{{ a }", "{{{ a }}}", "{{ {} }}", "{{ True }}", "{{ none }}", "{{ self }}", "{{ self }}",
 		"{{ range }}", "{{ not a }}", "{{ é }}", "{{ a b }}", "{{ a() }}", "{{ 1a }}", "{%- raw %}", "{{\va}}",
 	} {
 		_, ok := Parse(source)

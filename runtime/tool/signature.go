@@ -124,12 +124,15 @@ func convertLiterals(node string, literals *value.Dict, s signature) (*value.Dic
 		}
 		converted, err := p.kind.convert(v)
 		if err != nil {
-			return nil, invalidFlow("NodeInputValidationError", "Input '%s' for node '%s' of value '%s' is not type %s.",
-				name, node, value.Str(v), p.kind)
+			return nil, wrongLiteral(node, name, string(p.kind), v)
 		}
 		out.Set(name, converted)
 	}
 	return out, nil
+}
+
+func wrongLiteral(node, input, typ string, v any) *api.Error {
+	return invalidFlow("NodeInputValidationError", "Input '%s' for node '%s' of value '%s' is not type %s.", input, node, value.Str(v), typ)
 }
 
 // convert is ValueType.parse.

@@ -242,12 +242,23 @@ func (s *Session) render(ctx context.Context, template string, vars *value.Dict,
 		head["chat_lists"] = true
 	}
 	in.announce(head)
-	r, err := s.roundTrip(ctx, head, append(in.parts(), part{"template", value.Encode(template)})...)
+	bounded, cancel := context.WithTimeout(ctx, s.flow.manager.config.Render)
+	defer cancel()
+	r, err := s.roundTrip(bounded, head, append(in.parts(), part{"template", value.Encode(template)})...)
+	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
+		return "", renderTimeout(s.flow.manager.config.Render)
+	}
 	v, err := r.result(err, "render template")
 	if err != nil {
 		return "", err
 	}
 	return value.Str(v), nil
+}
+
+// renderTimeout is the error for a template that does not end, as prompt flow words what goes wrong while it renders.
+func renderTimeout(after time.Duration) *api.Error {
+	return api.NewError([]string{api.UserError, "ToolValidationError", "JinjaTemplateError"}, "Tool",
+		"Failed to render jinja template: TimeoutError: it did not end within %s. Please modify your prompt to fix the issue.", after)
 }
 
 // Variable is an undeclared variable of a template.
@@ -258,7 +269,12 @@ type Variable struct {
 
 // Variables returns a template's inputs, in the order of their first appearance, as prompt flow finds them.
 func (s *Session) Variables(ctx context.Context, template string) ([]Variable, error) {
-	r, err := s.roundTrip(ctx, map[string]any{"op": "variables", "session": s.id}, part{"template", value.Encode(template)})
+	bounded, cancel := context.WithTimeout(ctx, s.flow.manager.config.Render)
+	defer cancel()
+	r, err := s.roundTrip(bounded, map[string]any{"op": "variables", "session": s.id}, part{"template", value.Encode(template)})
+	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
+		return nil, renderTimeout(s.flow.manager.config.Render)
+	}
 	if err == nil && r.Error != nil {
 		err = finish(r.Error)
 	}

@@ -13,9 +13,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +45,7 @@ type Config struct {
 	Drain   time.Duration // how long a worker given up may serve its other sessions; default 10 min
 	Idle    time.Duration // how long a surplus worker stays; default 30 s
 	Rest    time.Duration // how long the last worker of a flow stays; default 15 min
+	Render  time.Duration // how long a template may take; default 1 min
 	// MaxFrame bounds one message, and so one value, in bytes; default 256 MiB.
 	MaxFrame int
 }
@@ -58,6 +61,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Drain, 10*time.Minute)
 	def(&c.Idle, 30*time.Second)
 	def(&c.Rest, 15*time.Minute)
+	def(&c.Render, time.Minute)
 	if c.Python == "" {
 		c.Python = "python3"
 	}
@@ -100,6 +104,7 @@ type Manager struct {
 	spare    *process // forked ahead, not bound to a flow
 	forking  bool     // a spare is being forked
 	flows    map[*Flow]struct{}
+	checkers map[*Checker]struct{}
 	closed   bool
 }
 
@@ -110,6 +115,7 @@ func Start(ctx context.Context, config Config) (*Manager, error) {
 		config:   config.withDefaults(),
 		starting: make(chan struct{}, 1),
 		flows:    map[*Flow]struct{}{},
+		checkers: map[*Checker]struct{}{},
 	}
 	m.log = m.config.Logger.Named("worker")
 	m.ctx, m.cancel = context.WithCancel(context.Background())
@@ -278,6 +284,7 @@ func (m *Manager) Close() error {
 	for f := range m.flows {
 		flows = append(flows, f)
 	}
+	checkers := slices.Collect(maps.Keys(m.checkers))
 	z, spare := m.zygote, m.spare
 	m.spare = nil
 	m.mu.Unlock()
@@ -285,6 +292,9 @@ func (m *Manager) Close() error {
 	m.cancel()
 	for _, f := range flows {
 		_ = f.Close()
+	}
+	for _, c := range checkers {
+		c.Close()
 	}
 	if spare != nil {
 		spare.stop()

@@ -120,7 +120,7 @@ func (s *submission) attempt(at int) (o outcome, missing bool) {
 		s.pool.chooser.Warm(s.flow, at)
 	}
 	s.pass(at)
-	return outcome{rest: rest}, rest == nil && response.StatusCode() == http.StatusFailedDependency && s.route == routeRuns && s.flow != ""
+	return outcome{rest: rest}, rest == nil && response.StatusCode() == http.StatusFailedDependency && s.route != routeScore && s.flow != ""
 }
 
 func refusesWork(status int) bool {

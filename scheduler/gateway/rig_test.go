@@ -47,6 +47,7 @@ func newRuntime(t *testing.T) *runtime {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /v1/flows/{digest}", r.put)
 	mux.HandleFunc("POST /v1/runs", r.submit)
+	mux.HandleFunc("POST /v1/validate", r.submit)
 	for _, path := range []string{"/score", "/feedback", "/swagger.json"} {
 		mux.HandleFunc(path, r.score)
 	}

@@ -70,6 +70,8 @@ func (g *Gateway) routeRuntime(ctx *fasthttp.RequestCtx, rest string) *api.Error
 	switch action {
 	case "runs":
 		return on(ctx, "POST", func() *api.Error { return g.submit(ctx, p, routeRuns) })
+	case "validate":
+		return on(ctx, "POST", func() *api.Error { return g.submit(ctx, p, routeValidate) })
 	case "score":
 		return on(ctx, "POST, OPTIONS", func() *api.Error { return g.submit(ctx, p, routeScore) })
 	case "feedback":

@@ -21,13 +21,16 @@ type route int
 const (
 	routeRuns route = iota
 	routeScore
+	routeValidate
 	routeFeedback
 	routeSwagger
 	routes // how many there are
 )
 
 // instancePaths are where instances answer, by route.
-var instancePaths = [routes]string{routeRuns: "/v1/runs", routeScore: "/score", routeFeedback: "/feedback", routeSwagger: "/swagger.json"}
+var instancePaths = [routes]string{
+	routeRuns: "/v1/runs", routeScore: "/score", routeValidate: "/v1/validate", routeFeedback: "/feedback", routeSwagger: "/swagger.json",
+}
 
 // maxPooled is the size up to which a submission's buffers are used again.
 const maxPooled = 1 << 20
@@ -77,7 +80,7 @@ func (g *Gateway) submit(client *fasthttp.RequestCtx, p *pool, r route) *api.Err
 		return e
 	}
 	s := &submission{gateway: g, pool: p, client: client, route: r, buffers: memory}
-	if r == routeRuns {
+	if r == routeRuns || r == routeValidate {
 		s.flow = topLevelString(s.body.Bytes(), "flow")
 	}
 	s.ctx, s.cancel = context.WithCancelCause(g.life)

@@ -15,7 +15,12 @@ import (
 )
 
 // Parse reads a text with one YAML document. An empty document is a null node. Errors are *Error.
-func Parse(text []byte) (node *Node, err error) {
+func Parse(text []byte) (*Node, error) { return parse(text, nil) }
+
+// ParseAll is Parse for those who want every mistake that can be read past: of a key that stands twice the first is kept.
+func ParseAll(text []byte, report func(*Error)) (*Node, error) { return parse(text, report) }
+
+func parse(text []byte, report func(*Error)) (node *Node, err error) {
 	if len(text) > MaxBytes {
 		return nil, &Error{Message: fmt.Sprintf("the document has %d bytes, more than the %d that are read", len(text), MaxBytes), Line: 1, Column: 1}
 	}
@@ -36,7 +41,7 @@ func Parse(text []byte) (node *Node, err error) {
 	if err != nil {
 		return nil, syntaxError(err)
 	}
-	return compose(file)
+	return compose(file, report)
 }
 
 func invalidUTF8(text []byte) error {
@@ -48,7 +53,7 @@ func invalidUTF8(text []byte) error {
 		}
 		i += size
 		column++
-		if r == '\n' {
+		if r == '\n' || r == '\r' && (i == len(text) || text[i] != '\n') {
 			line, column = line+1, 1
 		}
 	}
@@ -108,7 +113,7 @@ func tooDeep(t *token.Token) error {
 	return &Error{Message: fmt.Sprintf("values are nested deeper than %d levels", maxDepth), Line: t.Position.Line, Column: t.Position.Column}
 }
 
-func compose(file *ast.File) (*Node, error) {
+func compose(file *ast.File, report func(*Error)) (*Node, error) {
 	var body ast.Node
 	for _, doc := range file.Docs {
 		if doc.Body == nil || doc.Body.Type() == ast.CommentType {
@@ -126,7 +131,7 @@ func compose(file *ast.File) (*Node, error) {
 	if body == nil {
 		return &Node{Kind: Scalar, Line: 1, Column: 1}, nil
 	}
-	c := composer{anchors: map[string]*Node{}, sizes: map[*Node]int{}}
+	c := composer{anchors: map[string]*Node{}, sizes: map[*Node]int{}, report: report}
 	return c.node(body, 0)
 }
 
@@ -135,6 +140,7 @@ type composer struct {
 	anchors map[string]*Node
 	sizes   map[*Node]int
 	total   int
+	report  func(*Error) // takes duplicate keys, which are then passed over; nil: they are errors
 }
 
 func position(n ast.Node) *token.Position {
@@ -307,7 +313,12 @@ func (c *composer) mapping(out *Node, values []*ast.MappingValueNode, depth int)
 		}
 		id := field.notText + ":" + field.Key
 		if first, dup := seen[id]; dup {
-			return nil, &Error{Message: fmt.Sprintf("found duplicate key %q, which stands in line %d already: rename or remove one of them", field.Key, first), Line: field.Line, Column: field.Column}
+			e := &Error{Message: fmt.Sprintf("found duplicate key %q, which stands in line %d already: rename or remove one of them", field.Key, first), Line: field.Line, Column: field.Column}
+			if c.report == nil {
+				return nil, e
+			}
+			c.report(e)
+			continue
 		}
 		seen[id] = field.Line
 		out.Fields = append(out.Fields, field)

@@ -17,7 +17,7 @@ def run():
                  "promptflow.contracts.multimedia", "promptflow.executor.flow_executor"):
         importlib.import_module(name)
     # Not promptflow.tools: it imports the development kit, whose telemetry starts threads. Workers that need it import it.
-    for name in ("calls", "connections", "flow", "forkable", "media", "output", "render", "script", "values", "worker"):
+    for name in ("calls", "check", "connections", "flow", "forkable", "media", "output", "render", "script", "values", "worker"):
         importlib.import_module(f"nomad_promptflow_worker.{name}")
     _warm()
     return {"python": sys.version.split()[0], "promptflow": _version()}

@@ -17,6 +17,7 @@ from promptflow.tracing._utils import is_tracing_disabled
 
 from . import forkable, media, output, render, script, zygote
 from .calls import Job, Stream, Threads, ToolCall
+from .check import Check
 from .flow import Flow, present
 from .frames import Connection
 from .values import Objects
@@ -156,6 +157,14 @@ class Worker:
         except Exception as error:
             reply["error"] = present(error)
         self.connection.write(reply, described)
+
+    # Validation, which this process does instead of serving a flow.
+
+    def _check(self, head, parts):
+        check = Check(head, parts)
+        self.connection.write({"id": head["id"]}, [("results", json.dumps(check.run()).encode())])
+        if head["warm"] and not check.warm():
+            os._exit(0)  # a process with threads is no good to fork from
 
     # Requests that run in a thread or on the loop.
 

@@ -1,0 +1,60 @@
+package validate
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/shoenig/test/must"
+
+	"github.com/nomad-promptflow/nomad-promptflow/api"
+)
+
+// FuzzCheck validates flows of strangers with templates and requirements of theirs, without Python: it ends, soon, and each finding has
+// a place that is there.
+func FuzzCheck(f *testing.F) {
+	files, err := filepath.Glob("testdata/*/*/flow.dag.yaml")
+	must.NoError(f, err)
+	for _, file := range files {
+		yaml, err := os.ReadFile(file)
+		must.NoError(f, err)
+		f.Add(string(yaml), "system:\n{{ text }}\n## user:\n{{ template }}", "a==1\n-r b\n")
+	}
+	f.Add("environment: {python_requirements_txt: r.txt}\nnodes: [{name: p, type: llm, api: chat, connection: openai, source: {type: code, path: ask.jinja2}, inputs: {model: m}}]", "x", "")
+	connections := some(f)
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, yaml, template, requirements string) {
+		for name, text := range map[string]string{"flow.dag.yaml": yaml, "ask.jinja2": template, "r.txt": requirements} {
+			must.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+		}
+		began := time.Now()
+		v, err := New(Config{Dir: dir, Connections: connections}).Check(t.Context(), false)
+		must.NoError(t, err)
+		must.Less(t, 10*time.Second, time.Since(began))
+		for _, p := range v.Problems {
+			must.NotEq(t, "", p.Code)
+			must.NotEq(t, "", p.Mend)
+			must.True(t, p.Severity == api.SeverityError || p.Severity == api.SeverityWarning)
+			placed(t, dir, p)
+		}
+	})
+}
+
+// placed holds that a problem's place is in its file.
+func placed(t *testing.T, dir string, p api.Problem) {
+	t.Helper()
+	if p.Line == 0 {
+		return
+	}
+	text, err := os.ReadFile(filepath.Join(dir, p.File))
+	must.NoError(t, err, must.Sprint(p))
+	lines := strings.Split(string(lineEnds(text)), "\n")
+	must.LessEq(t, len(lines), p.Line, must.Sprint(p))
+	must.GreaterEq(t, 1, p.Column, must.Sprint(p))
+	if line := lines[p.Line-1]; utf8.ValidString(line) && len(line) < maxShown {
+		must.LessEq(t, 2+utf8.RuneCountInString(line), p.Column, must.Sprint(p))
+	}
+}
