@@ -18,6 +18,7 @@ import (
 	"github.com/nomad-promptflow/nomad-promptflow/api"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/connection"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/media"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/value"
 	"github.com/nomad-promptflow/nomad-promptflow/runtime/worker"
 )
@@ -145,6 +146,7 @@ func (c *checking) judge(ctx context.Context) {
 	if c.draft.Flow == nil {
 		return
 	}
+	c.messageFormat()
 	c.graph()
 	c.references()
 	c.inputs()
@@ -156,6 +158,14 @@ func (c *checking) judge(ctx context.Context) {
 		c.unit(ctx, u)
 	}
 	c.reportMeta()
+}
+
+// messageFormat checks how the flow spells images.
+func (c *checking) messageFormat() {
+	format := c.draft.Flow.MessageFormat
+	if _, err := media.ParseFormat(format.Name); err != nil {
+		c.report.failure(format.At(api.AsError(err)), "Write 'basic' or 'openai-vision'.", nil)
+	}
 }
 
 // unit is a node, or one of its variants, to be checked by itself.

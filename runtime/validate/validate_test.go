@@ -123,6 +123,12 @@ nodes:
 			"Did you mean ${inputs.text}?", "Add a node of that name, or use one of q1.", "A flow input has no properties in a reference: write ${inputs.text} and take the rest of it in the node.", "",
 			"For a flow input, write ${inputs.NAME}.", "", "For a flow input, write ${inputs.NAME}.",
 		}},
+		{name: "a message format that is none", flow: `
+message_format: openai
+outputs: {o: {type: string, reference: "${p.output}"}}
+nodes:
+- {name: p, type: prompt, source: {type: code, path: empty.jinja2}}
+`, want: []string{"2:17 InvalidMessageFormatType"}, mends: []string{"Write 'basic' or 'openai-vision'."}},
 		{name: "names that stand twice", flow: `
 outputs: {o: {type: string, reference: "${p.output}"}}
 nodes:
