@@ -31,11 +31,11 @@ const (
 
 // Run runs the command that args name and returns the exit code.
 func Run(args []string) int {
-	return run(args, os.Stdout, os.Stderr)
+	return run(args, os.Stdin, os.Stdout, os.Stderr)
 }
 
-func run(args []string, stdout, stderr io.Writer) int {
-	m := meta{stdout: stdout, stderr: stderr}
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	m := meta{stdin: stdin, stdout: stdout, stderr: stderr}
 	app := &cli.CLI{
 		Name:         Name,
 		Version:      Version,
@@ -102,6 +102,7 @@ func (g *group) Run(args []string) int {
 
 // meta is what every command has.
 type meta struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 

@@ -25,8 +25,13 @@ import (
 
 // invoke runs the program with these arguments.
 func invoke(args ...string) (code int, stdout, stderr string) {
+	return invokeWith("", args...)
+}
+
+// invokeWith is invoke with something typed.
+func invokeWith(typed string, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = run(args, &out, &errs)
+	code = run(args, strings.NewReader(typed), &out, &errs)
 	return code, out.String(), errs.String()
 }
 

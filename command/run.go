@@ -15,6 +15,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/nomad-promptflow/nomad-promptflow/api"
+	"github.com/nomad-promptflow/nomad-promptflow/runtime/flow"
 )
 
 // defaultAddress is where dev and gateway listen.
@@ -80,6 +81,23 @@ Options:
   -token-file=FILE
     A file with the token to send. PROMPTFLOW_TOKEN_FILE.
 
+  -node=NAME
+    Run this node of the flow alone. Inputs are then named as the node names
+    them, or by what they refer to: -input=inputs.text=… for a flow input,
+    -input=classify.output=… for the output of another node.
+
+  -stream
+    Print outputs that stream piece by piece as they are made, and the lines of
+    -data as they end.
+
+  -interactive
+    Talk with a chat flow: every line that is typed is sent with what was said
+    before, and the answer is printed as it comes. Ctrl-C or the end of the
+    input ends the chat.
+
+  -output-dir=DIR
+    Write images among the outputs to files in this folder.
+
   -timeout=DURATION
     Give up after this long. Default: never.
 
@@ -103,6 +121,7 @@ func (c *runCommand) AutocompleteArgs() complete.Predictor {
 func (c *runCommand) AutocompleteFlags() complete.Flags {
 	return complete.Flags{
 		"-input": complete.PredictAnything, "-inputs": complete.PredictFiles("*.json"), "-data": complete.PredictFiles("*.jsonl"),
+		"-node": complete.PredictAnything, "-stream": complete.PredictNothing, "-interactive": complete.PredictNothing, "-output-dir": complete.PredictDirs("*"),
 		"-variant": complete.PredictAnything, "-init": complete.PredictFiles("*.json"),
 		"-line-timeout": complete.PredictAnything, "-node-timeout": complete.PredictAnything,
 		"-env": complete.PredictAnything, "-runtime": complete.PredictAnything, "-address": complete.PredictAnything,
@@ -113,10 +132,11 @@ func (c *runCommand) AutocompleteFlags() complete.Flags {
 
 // runOptions are the options of a run.
 type runOptions struct {
-	flow, inputsFile, data, variant, runtime, address, tokenFile string
-	inputs, init, env                                            repeated
-	direct, json                                                 bool
-	timeout, lineTimeout, nodeTimeout                            time.Duration
+	flow, inputsFile, data, variant, node, outputDir, runtime, address, tokenFile string
+
+	inputs, init, env                 repeated
+	direct, json, stream, interactive bool
+	timeout, lineTimeout, nodeTimeout time.Duration
 }
 
 // errUsage is wrapped by errors in what the caller typed.
@@ -130,6 +150,10 @@ func (c *runCommand) Run(args []string) int {
 	set.StringVar(&o.inputsFile, "inputs", "", "")
 	set.StringVar(&o.data, "data", "", "")
 	set.StringVar(&o.variant, "variant", "", "")
+	set.StringVar(&o.node, "node", "", "")
+	set.BoolVar(&o.stream, "stream", false, "")
+	set.BoolVar(&o.interactive, "interactive", false, "")
+	set.StringVar(&o.outputDir, "output-dir", "", "")
 	set.Var(&o.init, "init", "")
 	set.DurationVar(&o.lineTimeout, "line-timeout", 0, "")
 	set.DurationVar(&o.nodeTimeout, "node-timeout", 0, "")
@@ -155,8 +179,7 @@ func (c *runCommand) Run(args []string) int {
 		ctx, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	began := time.Now()
-	result, err := o.submit(ctx, func(text string) { c.note("warning: %s", text) })
+	code, err := c.run(ctx, &o)
 	switch {
 	case errors.Is(err, errUsage):
 		return c.usage("run", "%s", err)
@@ -164,15 +187,86 @@ func (c *runCommand) Run(args []string) int {
 		c.fail(err)
 		return exitFailure
 	}
+	return code
+}
+
+// run runs the flow once, or chats with it.
+func (c *runCommand) run(ctx context.Context, o *runOptions) (int, error) {
+	began := time.Now()
+	if err := o.check(); err != nil {
+		return 0, err
+	}
+	s, err := o.prepare(ctx, func(text string) { c.note("warning: %s", text) })
+	if err != nil {
+		return 0, err
+	}
+	if o.interactive {
+		return c.chat(ctx, o, s)
+	}
+	live := liveOutput{out: c.stdout}
+	var result *api.RunResult
+	if o.stream {
+		result, err = s.follow(ctx, live.see)
+		live.end()
+	} else {
+		result, err = s.run(ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
 	if o.data != "" && result.Outputs == nil {
 		// On the wire a list without members is left out; it is a batch all the same.
 		result.Outputs = []json.RawMessage{}
 	}
-	return c.print(result, o.json, time.Since(began))
+	if err := saveImages(result, o.outputDir, o.json); err != nil {
+		return 0, err
+	}
+	return c.print(result, o.json, live.shown, time.Since(began)), nil
 }
 
-// submit packs the flow, hands it in where it is missing and runs it.
-func (o *runOptions) submit(ctx context.Context, warn func(text string)) (*api.RunResult, error) {
+// check refuses options that do not go together.
+func (o *runOptions) check() error {
+	for _, pair := range []struct {
+		wrong bool
+		says  string
+	}{
+		{o.data != "" && (len(o.inputs) > 0 || o.inputsFile != ""), "-data goes without -input and -inputs"},
+		{o.stream && o.json, "-stream goes without -json"},
+		{o.interactive && (o.data != "" || o.node != "" || o.json), "-interactive goes without -data, -node and -json"},
+		{o.node != "" && o.data != "", "-node goes without -data"},
+	} {
+		if pair.wrong {
+			return fmt.Errorf("%w: %s", errUsage, pair.says)
+		}
+	}
+	return nil
+}
+
+// submission is a run that is ready to be asked for.
+type submission struct {
+	request api.RunRequest
+	packed  []byte
+	client  *api.Client
+	runtime string
+	flow    *flow.Flow // nil: the runtime says what is wrong with it
+}
+
+func (s *submission) open() (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(s.packed)), nil
+}
+
+// run hands the flow in where it is missing and runs it.
+func (s *submission) run(ctx context.Context) (*api.RunResult, error) {
+	return s.client.RunBundle(ctx, s.runtime, s.request, s.open)
+}
+
+// follow is run that tells see what happens.
+func (s *submission) follow(ctx context.Context, see func(api.RunEvent) error) (*api.RunResult, error) {
+	return s.client.FollowBundle(ctx, s.runtime, s.request, s.open, see)
+}
+
+// prepare packs the flow and finds the runtime.
+func (o *runOptions) prepare(ctx context.Context, warn func(text string)) (*submission, error) {
 	request, err := o.request()
 	if err != nil {
 		return nil, err
@@ -181,18 +275,34 @@ func (o *runOptions) submit(ctx context.Context, warn func(text string)) (*api.R
 	if err != nil {
 		return nil, err
 	}
-	request.FlowFile = file
+	s := &submission{request: request, flow: loadFlow(dir, file, o.variant)}
+	s.request.FlowFile = file
+	if err := o.complete(s, dir, warn); err != nil {
+		return nil, err
+	}
 	var packed bytes.Buffer
-	if request.Flow, err = packFlow(ctx, dir, file, &packed, warn); err != nil {
+	if s.request.Flow, err = packFlow(ctx, dir, file, &packed, warn); err != nil {
 		return nil, err
 	}
-	client, runtime, err := o.target(ctx)
+	s.packed = packed.Bytes()
+	s.client, s.runtime, err = o.target(ctx)
+	return s, err
+}
+
+// complete puts into the submission what depends on the flow and its folder.
+func (o *runOptions) complete(s *submission, dir string, warn func(text string)) error {
+	if o.data != "" {
+		return inlineLines(s.request.Lines, o.data)
+	}
+	inputs, err := inlineImages(s.request.Inputs, dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return client.RunBundle(ctx, runtime, request, func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(packed.Bytes())), nil
-	})
+	s.request.Inputs = inputs
+	if o.node != "" {
+		return s.nodeInputs(o.node, warn)
+	}
+	return nil
 }
 
 // target is whom to ask, and which runtime to ask for.
@@ -219,9 +329,6 @@ func (o *runOptions) request() (api.RunRequest, error) {
 		return request, err
 	}
 	if o.data != "" {
-		if len(o.inputs) > 0 || o.inputsFile != "" {
-			return request, fmt.Errorf("%w: -data goes without -input and -inputs", errUsage)
-		}
 		request.Lines, err = readLines(o.data)
 		return request, err
 	}

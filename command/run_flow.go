@@ -28,6 +28,20 @@ func flowPath(path string) (dir, file string, err error) {
 	return filepath.Dir(path), filepath.Base(path), nil
 }
 
+// loadFlow reads a flow, nil when something is wrong with it.
+func loadFlow(dir, file, variant string) *flow.Flow {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	f, err := flow.LoadWith(root.FS(), flow.Options{File: file, Variant: variant})
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
 // packFlow packs a flow with what it includes from outside of its folder, and returns the bundle's name.
 func packFlow(ctx context.Context, dir, file string, w io.Writer, warn func(string)) (string, error) {
 	includes, err := includesOf(dir, file)

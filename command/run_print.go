@@ -22,15 +22,15 @@ const (
 	maxFailures = 5
 )
 
-// print shows a result and returns the exit code.
-func (c *runCommand) print(result *api.RunResult, asJSON bool, took time.Duration) int {
+// print shows a result, but for the outputs that have been shown, and returns the exit code.
+func (c *runCommand) print(result *api.RunResult, asJSON bool, shown map[string]bool, took time.Duration) int {
 	failed := failures(result)
 	if asJSON {
 		if code := c.printJSON(result); code != exitOK {
 			return code
 		}
 	} else {
-		c.printRun(result, took)
+		c.printRun(result, shown, took)
 	}
 	if len(failed) == 0 {
 		return exitOK
@@ -77,13 +77,17 @@ func failures(result *api.RunResult) []error {
 	return errs
 }
 
-func (c *runCommand) printRun(result *api.RunResult, took time.Duration) {
+func (c *runCommand) printRun(result *api.RunResult, shown map[string]bool, took time.Duration) {
 	if result.Outputs != nil {
 		printOutputs(c.stdout, result.Outputs)
 	} else if object, err := members(result.Output); err == nil {
 		for _, m := range object {
-			printValue(c.stdout, m)
+			if !shown[m.name] {
+				printValue(c.stdout, m)
+			}
 		}
+	} else {
+		_, _ = fmt.Fprintln(c.stdout, text(result.Output)) // of one node
 	}
 	if metrics, err := members(result.Metrics); err == nil && len(metrics) > 0 {
 		_, _ = fmt.Fprintln(c.stdout, "\nMetrics")

@@ -465,7 +465,7 @@ Completed: answer after 2.00 s (20.0 ms in the runtime), 2 of 3 lines completed,
 			t.Parallel()
 			var out strings.Builder
 			c := &runCommand{meta: meta{stdout: &out, stderr: io.Discard}}
-			c.printRun(tc.result, 2*time.Second)
+			c.printRun(tc.result, nil, 2*time.Second)
 			test.Eq(t, tc.want, out.String())
 		})
 	}

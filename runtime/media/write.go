@@ -139,19 +139,19 @@ func inlined(d *value.Dict) (Format, *value.Image) {
 }
 
 // Inline returns a plain value with every image of either format that is named by a path put in its place in base64, for those who
-// cannot read the path. The data of a path is what read gives.
+// cannot read the path. The data of a path is what read gives; nil leaves the path as it is.
 func Inline(v any, read func(path string) ([]byte, error)) (any, error) {
 	return rewrite(v, func(d *value.Dict) (any, bool, error) {
 		if mime, kind, what, ok := basicImage(d); ok && kind == "path" {
 			if path, ok := what.(string); ok {
 				data, err := read(path)
-				return Basic.inline(value.NewImage(data, mime, "")), true, err
+				return Basic.inline(value.NewImage(data, mime, "")), data != nil, err
 			}
 		}
 		if kind, what, ok := visionImage(d); ok && kind == imageFile {
 			if path, ok := what.(string); ok {
 				data, err := read(path)
-				return OpenAIVision.inline(value.NewImage(data, "", "")), true, err
+				return OpenAIVision.inline(value.NewImage(data, "", "")), data != nil, err
 			}
 		}
 		return nil, false, nil
