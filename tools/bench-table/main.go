@@ -11,8 +11,8 @@ import (
 	"text/tabwriter"
 )
 
-// figure is one row: see "Figures to reach" in the design. Goal is a ratio where there is something to compare with, else a
-// number of the row's own unit; 0 is no goal.
+// figure is one row: see "Figures to reach" in the design. Goal is a ratio where there is something to compare with and
+// no goal unit, else a number of the row's own unit; 0 is no goal.
 type figure struct {
 	Row     string  `json:"row"`
 	Unit    string  `json:"unit"`
@@ -22,6 +22,8 @@ type figure struct {
 	Ratio   float64 `json:"ratio"`
 	Goal    float64 `json:"goal"`
 	Met     bool    `json:"met"`
+	// GoalUnit is set where the goal is none of the comparison.
+	GoalUnit string `json:"goal_unit"`
 }
 
 func main() {
@@ -62,7 +64,7 @@ func (f figure) line() string {
 	}
 	if f.Goal != 0 {
 		goal, met = fmt.Sprintf("%.4g %s", f.Goal, f.Unit), "no"
-		if f.Against != "" {
+		if f.Against != "" && f.GoalUnit == "" {
 			goal = fmt.Sprintf("%.4g×", f.Goal)
 		}
 		if f.Met {
