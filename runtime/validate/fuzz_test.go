@@ -24,23 +24,45 @@ func FuzzCheck(f *testing.F) {
 		f.Add(string(yaml), "system:\n{{ text }}\n## user:\n{{ template }}", "a==1\n-r b\n")
 	}
 	f.Add("environment: {python_requirements_txt: r.txt}\nnodes: [{name: p, type: llm, api: chat, connection: openai, source: {type: code, path: ask.jinja2}, inputs: {model: m}}]", "x", "")
+	f.Add("entry: ask:run\ninputs: {text: {type: string}, n: {type: image}}\ninit: {m: {type: OpenAIModelConfiguration}}\nsample: {init: {m: x}}\nnodes: []", "x", "")
 	connections := some(f)
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, yaml, template, requirements string) {
 		for name, text := range map[string]string{"flow.dag.yaml": yaml, "ask.jinja2": template, "r.txt": requirements} {
 			must.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 		}
-		began := time.Now()
-		v, err := New(Config{Dir: dir, Connections: connections}).Check(t.Context(), false)
-		must.NoError(t, err)
-		must.Less(t, 10*time.Second, time.Since(began))
-		for _, p := range v.Problems {
-			must.NotEq(t, "", p.Code)
-			must.NotEq(t, "", p.Mend)
-			must.True(t, p.Severity == api.SeverityError || p.Severity == api.SeverityWarning)
-			placed(t, dir, p)
-		}
+		checkedSoon(t, Config{Dir: dir, Connections: connections})
 	})
+}
+
+// FuzzCheckPrompty does the same with prompty files.
+func FuzzCheckPrompty(f *testing.F) {
+	const model = "model:\n  api: chat\n  configuration: {type: azure_openai, connection: azure}\n  parameters: {}\n"
+	f.Add("---\nname: p\n" + model + "inputs:\n  text: {type: string}\n---\nsystem:\n{{ text }}\n# user:\n{{ txt }}")
+	f.Add("---\r\n" + model + "sample: a.json\r\n---\r\nassistent:\r\n{% for")
+	f.Add("---\nmodel: {configuration: [], parameters: 1}\ninputs: {a: {type: 1}, a: 2}\n---\n---\n")
+	f.Add("system:\n")
+	connections := some(f)
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, text string) {
+		must.NoError(t, os.WriteFile(filepath.Join(dir, "p.prompty"), []byte(text), 0o600))
+		checkedSoon(t, Config{Dir: dir, Connections: connections})
+	})
+}
+
+// checkedSoon checks a flow and holds what is so for every finding.
+func checkedSoon(t *testing.T, c Config) {
+	t.Helper()
+	began := time.Now()
+	v, err := New(c).Check(t.Context(), false)
+	must.NoError(t, err)
+	must.Less(t, 10*time.Second, time.Since(began))
+	for _, p := range v.Problems {
+		must.NotEq(t, "", p.Code)
+		must.NotEq(t, "", p.Mend, must.Sprint(p))
+		must.True(t, p.Severity == api.SeverityError || p.Severity == api.SeverityWarning)
+		placed(t, c.Dir, p)
+	}
 }
 
 // placed holds that a problem's place is in its file.
